@@ -1,0 +1,1 @@
+"""Data room: rows → spans → roles → batches."""

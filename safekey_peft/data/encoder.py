@@ -1,0 +1,374 @@
+"""From a row to encoded examples: text → spans → tokens with roles.
+
+Each text is encoded once, whole; spans are mapped to tokens by the tokenizer's offsets. A token belongs to the
+span that holds its first character.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from safekey_peft.config import SafeKeyConfig
+from safekey_peft.core.roles import LossRole
+from safekey_peft.data import tags as tag_bits
+from safekey_peft.data.annotation import mark_key_sentence
+from safekey_peft.data.layout import LayoutError, TextLayout, harmful_response_layout, safe_response_layout
+from safekey_peft.data.prefixes import draw_prefix
+from safekey_peft.data.rendering import ConversationRenderer, TemplateError, has_thought
+from safekey_peft.data.rows import RowError, SafetyRow
+from safekey_peft.data.tags import IGNORED_LABEL, IntArray
+from safekey_peft.errors import ConfigError, DataError
+
+ENCODER_VERSION = 1
+"""Part of the cache key of prepared data: raise it when the same row encodes differently."""
+
+Excess = Literal["drop", "truncate", "raise"]
+FEED_BITS = {"dual_path": 1, "query_mask": 2, "harmful_prefix": 4, "rto": 8}
+"""Which losses an example feeds, as one integer column."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedExample:
+    """One training example, ready for a dataset column each.
+
+    Attributes:
+        input_ids: [T] token ids, all segments of the example one after another.
+        labels: [T] target ids or −100 (a token's own target, as in transformers: not shifted).
+        tags: [T], see ``safekey_peft.data.tags``.
+        kind: ``sft``, ``prefix`` (a harmful prefix stands before the response) or ``rto``.
+        feeds: bit set over ``FEED_BITS``.
+        truncated: whether it was cut on the right to fit.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    tags: list[int]
+    kind: Literal["sft", "prefix", "rto"]
+    feeds: int
+    truncated: bool = False
+
+
+class SafeKeyExampleEncoder:
+    """Encodes rows for the losses that a configuration switches on.
+
+    Args:
+        tokenizer: a fast tokenizer with a chat template.
+        config: which losses; default: none, i.e. plain SFT.
+        sequence_len: longest example in tokens, [U;K] included; None: no limit.
+        excess_length: what happens to longer ones: drop the example, truncate on the right (dropped where U, K
+            or the prefix would be cut), or raise.
+        seed: of the draws (prefixes, kept RTO positions), together with the row.
+        template_kwargs: passed to the chat template.
+
+    Raises:
+        ConfigError: slow tokenizer, no usable template, or a refusal text without a token of its own.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        config: SafeKeyConfig | None = None,
+        *,
+        sequence_len: int | None = None,
+        excess_length: Excess = "drop",
+        seed: int = 42,
+        template_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        self.config = config or SafeKeyConfig()
+        if not getattr(tokenizer, "is_fast", False):
+            raise ConfigError(
+                f"{type(tokenizer).__name__} has no offset mapping; the losses need a fast tokenizer "
+                "(tokenizer_use_fast: true)"
+            )
+        self.tokenizer = tokenizer
+        self.sequence_len = sequence_len
+        self.excess_length = excess_length
+        self.seed = seed
+        self.renderer = ConversationRenderer(tokenizer, template_kwargs)
+        self.refusal_token_id = self._refusal_token_id() if self.config.rto else None
+
+    def encode(self, row: SafetyRow, where: str = "row", draw_key: str | None = None) -> list[EncodedExample]:
+        """Encode one row into its examples.
+
+        Args:
+            row: validated.
+            where: "file:line" for messages.
+            draw_key: what seeds the draws beside the seed; default: the row's id and content.
+
+        Returns:
+            SFT-like examples first, then the RTO example; never empty.
+
+        Raises:
+            RowError: the row yields no example; ``reason`` is a slug for the counts.
+            DataError: an over-long example with ``excess_length="raise"``.
+        """
+        key = draw_key or row.key()
+        try:
+            prompt = self.renderer.prompt(_prompt_messages(row))
+        except TemplateError as error:
+            raise RowError(_at(where, row, f"{error}. Mend the row's messages or the template"), "template") from error
+        examples: list[EncodedExample] = []
+        faults: list[RowError] = []
+        if row.trained_response is not None:
+            for draw, layout in enumerate(self._safe_layouts(row, prompt, key, where)):
+                self._append(examples, faults, layout, row, where, marks_used=_marks_used(examples), key=f"{key}:{draw}")
+        if self.config.rto and row.harmful_response is not None:
+            response = row.trained_response
+            layout = harmful_response_layout(
+                prompt, row.harmful_response, self.renderer.turn.end, response is not None and has_thought(response)
+            )
+            self._append(examples, faults, layout, row, where, marks_used=True, key=key, rto=True)
+        if not examples:
+            if faults:
+                raise faults[0]
+            raise RowError(
+                _at(where, row, "has only a harmful response, which only RTO can use. Set safekey_rto: true"),
+                "nothing_to_train",
+            )
+        return examples
+
+    def _safe_layouts(self, row: SafetyRow, prompt: str, key: str, where: str) -> list[TextLayout]:
+        response = row.trained_response
+        assert response is not None
+        marks = self._marks(row, response)
+        prefixes = self._prefixes(row, key)
+        source = row.harmful_response if row.harmful_response is not None else row.harmful_prefix
+        try:
+            return [
+                safe_response_layout(
+                    prompt,
+                    response,
+                    self.renderer.turn.end,
+                    marks,
+                    prefix=prefix,
+                    harmful_response_has_thought=source is not None and has_thought(source),
+                )
+                for prefix in prefixes
+            ]
+        except LayoutError as error:
+            raise RowError(
+                _at(where, row, f"{error}. Check the chat template's thinking switch"), "key_sentence_lost"
+            ) from error
+
+    def _marks(self, row: SafetyRow, response: str) -> tuple[int, int] | None:
+        if not (self.config.query_mask or self.config.dual_path):
+            return None
+        if row.understanding_end is not None and row.key_sentence_end is not None:
+            return row.understanding_end, row.key_sentence_end
+        if self.config.annotation == "rule":
+            marks = mark_key_sentence(response)
+            if marks is not None:
+                return marks.understanding_end, marks.key_sentence_end
+        return None
+
+    def _prefixes(self, row: SafetyRow, key: str) -> list[str]:
+        if not self.config.harmful_prefix:
+            return [""]
+        if row.harmful_prefix is not None:
+            return [row.harmful_prefix]
+        if row.harmful_response is None:
+            return [""]
+        return [
+            draw_prefix(
+                row.harmful_response,
+                self.config.harmful_prefix_empty,
+                random.Random(f"{self.seed}:{key}:prefix:{draw}"),  # noqa: S311
+            )
+            for draw in range(self.config.harmful_prefix_draws)
+        ]
+
+    def _append(
+        self,
+        examples: list[EncodedExample],
+        faults: list[RowError],
+        layout: TextLayout,
+        row: SafetyRow,
+        where: str,
+        *,
+        marks_used: bool,
+        key: str,
+        rto: bool = False,
+    ) -> None:
+        try:
+            example = self._encode_rto(layout, key) if rto else self._encode_safe(layout, row, marks_used)
+            examples.append(self._fit(example, layout))
+        except _Unfit as unfit:
+            fault = RowError(_at(where, row, str(unfit)), unfit.reason)
+            if unfit.reason == "too_long" and self.excess_length == "raise":
+                raise DataError(str(fault)) from unfit
+            faults.append(fault)
+
+    def _encode_safe(self, layout: TextLayout, row: SafetyRow, marks_used: bool) -> _Draft:
+        draft = self._tokenise(layout)
+        role = LossRole.PREFIX if layout.prefix else LossRole.SFT
+        target = draft.starts >= layout.supervised
+        draft.set_targets(target, draft.input_ids, role)
+        draft.tags[0] |= tag_bits.SFT_LIKE
+        draft.kind = "prefix" if layout.prefix else "sft"
+        draft.feeds = FEED_BITS["harmful_prefix"] if layout.prefix else 0
+        if layout.prefix:
+            draft.untouchable = int(target.argmax())
+        if layout.understanding is None or layout.key_sentence is None or marks_used:
+            return draft
+        understanding = draft.between(layout.understanding)
+        key_sentence = draft.between(layout.key_sentence)
+        if not understanding.any() or not key_sentence.any():
+            raise _Unfit(
+                "no_token_of_marks", "no token starts inside the understanding or the key sentence. Check its offsets"
+            )
+        last_understanding = int(np.flatnonzero(understanding)[-1])
+        if self.config.dual_path and row.is_harmful is not None:
+            draft.tags[understanding] |= tag_bits.UNDERSTANDING
+            draft.tags[: last_understanding + 1] |= tag_bits.CONTEXT
+            draft.tags[0] |= tag_bits.head_label_bits(row.is_harmful)
+            draft.feeds |= FEED_BITS["dual_path"]
+            draft.untouchable = last_understanding + 1
+        if self.config.query_mask:
+            draft.tags[understanding] |= tag_bits.UNDERSTANDING
+            draft.append_masked_segment(understanding, key_sentence)
+            draft.feeds |= FEED_BITS["query_mask"]
+            draft.untouchable = int(np.flatnonzero(key_sentence)[-1]) + 1
+        return draft
+
+    def _encode_rto(self, layout: TextLayout, key: str) -> _Draft:
+        draft = self._tokenise(layout)
+        target = draft.starts >= layout.supervised
+        for start, end in layout.unsupervised:
+            target &= ~((draft.ends > start) & (draft.starts < end))
+        if self.config.rto_keep < 1.0:
+            rng = np.random.default_rng(list(f"{self.seed}:{key}:rto".encode()))
+            target &= rng.random(len(target)) < self.config.rto_keep
+        if not target.any():
+            raise _Unfit("no_rto_position", "no position of the harmful response is an RTO target")
+        assert self.refusal_token_id is not None
+        draft.set_targets(target, np.full_like(draft.input_ids, self.refusal_token_id), LossRole.RTO)
+        draft.kind, draft.feeds = "rto", FEED_BITS["rto"]
+        return draft
+
+    def _tokenise(self, layout: TextLayout) -> _Draft:
+        encoded = self.tokenizer(layout.text, add_special_tokens=False, return_offsets_mapping=True)
+        ids = np.asarray(encoded["input_ids"], dtype=np.int64)
+        offsets = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+        if len(ids) < 2:
+            raise _Unfit("empty_text", "the rendered conversation has fewer than two tokens")
+        # Some tokenizers give tokens without text the offsets (0, 0); they stand where the last one ended.
+        starts = np.maximum.accumulate(offsets[:, 0])
+        return _Draft(ids, starts, np.maximum(offsets[:, 1], starts))
+
+    def _fit(self, draft: _Draft, layout: TextLayout) -> EncodedExample:
+        extra = len(draft.masked_ids)
+        total = len(draft.input_ids) + extra
+        truncated = False
+        if self.sequence_len is not None and total > self.sequence_len:
+            if self.excess_length != "truncate":
+                raise _Unfit(
+                    "too_long",
+                    f"{total} tokens, at most {self.sequence_len} fit. Raise sequence_len or shorten the row",
+                )
+            keep = self.sequence_len - extra
+            if keep < max(draft.untouchable, 2):
+                raise _Unfit(
+                    "marks_truncated",
+                    f"{total} tokens; cut to {self.sequence_len} it would lose its understanding, key sentence or "
+                    "prefix. Raise sequence_len",
+                )
+            draft.truncate(keep)
+            truncated = True
+            if not (draft.labels != IGNORED_LABEL).any():
+                raise _Unfit("no_target_left", f"cut to {self.sequence_len} tokens it has no target left. Raise it")
+        return EncodedExample(
+            input_ids=[*draft.input_ids.tolist(), *draft.masked_ids],
+            labels=[*draft.labels.tolist(), *draft.masked_labels],
+            tags=[*draft.tags.tolist(), *draft.masked_tags],
+            kind=draft.kind,
+            feeds=draft.feeds,
+            truncated=truncated,
+        )
+
+    def _refusal_token_id(self) -> int:
+        """Return the first token of the refusal text as it is written at the start of a response."""
+        prompt = self.renderer.prompt([{"role": "user", "content": "Hello"}])
+        refusal = self.config.refusal_text
+        encoded = self.tokenizer(prompt + refusal, add_special_tokens=False, return_offsets_mapping=True)
+        first = len(prompt) + len(refusal) - len(refusal.lstrip())
+        for token_id, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            if start <= first < end:
+                if token_id == self.tokenizer.unk_token_id:
+                    raise ConfigError(
+                        f"refusal_text {refusal!r} is unknown to the tokenizer (its token is "
+                        f"{self.tokenizer.unk_token_id}); choose a text it knows"
+                    )
+                if self.tokenizer.decode([token_id]).strip() and end > len(prompt):
+                    return int(token_id)
+        raise ConfigError(f"refusal_text {refusal!r} has no token of its own after the prompt; choose another text")
+
+
+class _Unfit(Exception):
+    """An example that cannot be used, with the slug of its reason."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class _Draft:
+    """An example in the making: aligned arrays over the tokens of its main segment, plus [U;K]."""
+
+    def __init__(self, input_ids: IntArray, starts: IntArray, ends: IntArray) -> None:
+        self.input_ids = input_ids
+        self.starts = starts
+        self.ends = ends
+        self.labels = np.full_like(input_ids, IGNORED_LABEL)
+        self.tags = np.zeros_like(input_ids)
+        self.tags[0] = tag_bits.SEGMENT_START
+        self.masked_ids: list[int] = []
+        self.masked_labels: list[int] = []
+        self.masked_tags: list[int] = []
+        self.kind: Literal["sft", "prefix", "rto"] = "sft"
+        self.feeds = 0
+        self.untouchable = 0
+
+    def between(self, span: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        return (self.starts >= span[0]) & (self.starts < span[1])
+
+    def set_targets(self, where: np.ndarray[Any, np.dtype[np.bool_]], ids: IntArray, role: LossRole) -> None:
+        chosen = where.copy()
+        chosen[0] = False  # nothing predicts the first token
+        self.labels[chosen] = ids[chosen]
+        self.tags[chosen] |= int(role)
+
+    def append_masked_segment(
+        self,
+        understanding: np.ndarray[Any, np.dtype[np.bool_]],
+        key_sentence: np.ndarray[Any, np.dtype[np.bool_]],
+    ) -> None:
+        u_ids, k_ids = self.input_ids[understanding].tolist(), self.input_ids[key_sentence].tolist()
+        self.masked_ids = [*u_ids, *k_ids]
+        self.masked_labels = [IGNORED_LABEL] * len(u_ids) + k_ids
+        self.masked_tags = [0] * len(u_ids) + [int(LossRole.KEY)] * len(k_ids)
+        self.masked_tags[0] |= tag_bits.SEGMENT_START | tag_bits.QUERY_MASKED | tag_bits.SFT_LIKE
+
+    def truncate(self, length: int) -> None:
+        self.input_ids, self.labels, self.tags = (
+            column[:length] for column in (self.input_ids, self.labels, self.tags)
+        )
+
+
+def _marks_used(examples: Sequence[EncodedExample]) -> bool:
+    return any(example.feeds & (FEED_BITS["dual_path"] | FEED_BITS["query_mask"]) for example in examples)
+
+
+def _prompt_messages(row: SafetyRow) -> list[dict[str, Any]]:
+    if row.messages is not None:
+        return [dict(message) for message in row.messages[:-1]]
+    messages = [] if row.system is None else [{"role": "system", "content": row.system}]
+    return [*messages, {"role": "user", "content": row.query}]
+
+
+def _at(where: str, row: SafetyRow, message: str) -> str:
+    return f"{where}{f' (id={row.id})' if row.id is not None else ''}: {message}"

@@ -1,0 +1,45 @@
+"""Harmful prefixes: the first k words of a harmful response, drawn reproducibly.
+
+Source: DeRTa, arXiv 2407.09121, MLE with harmful response prefix. Differs from the released script, which draws
+1…n−2, skips short rows and sets k = 0 on every third row: here k is uniform in 1…n inclusive, and 0 with a given
+probability.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+
+# Tags are structure, not words: a cut never falls inside one, and a tag does not count towards k.
+_WORD = re.compile(r"(?:(?!</?think>)\S)+")
+
+
+def word_ends(harmful_response: str) -> list[int]:
+    """Return the character offset after each word of H; after each character where H has no white space."""
+    words = list(_WORD.finditer(harmful_response))
+    if len(words) == 1:
+        return list(range(words[0].start() + 1, words[0].end() + 1))
+    return [word.end() for word in words]
+
+
+def draw_prefix(harmful_response: str, empty_share: float, rng: random.Random) -> str:
+    """Draw a prefix of H; the empty string with probability ``empty_share``.
+
+    Args:
+        harmful_response: H, with at least one word.
+        empty_share: probability of k = 0.
+        rng: seeded by the caller from (seed, row).
+    """
+    if rng.random() < empty_share:
+        return ""
+    ends = word_ends(harmful_response)
+    if not ends:
+        return ""
+    return harmful_response[: ends[rng.randint(1, len(ends)) - 1]]
+
+
+def join_continuation(prefix: str, continuation: str) -> str:
+    """Return the continuation with the one space that joins it to a prefix (none after white space)."""
+    if not prefix or prefix[-1].isspace() or not continuation or continuation[0].isspace():
+        return continuation
+    return " " + continuation

@@ -1,0 +1,1 @@
+"""Hosts: trainers that hand over batches and log the breakdown."""
