@@ -62,6 +62,7 @@ class SafeKeyExampleEncoder:
         sequence_len: longest example in tokens, [U;K] included; None: no limit.
         excess_length: what happens to longer ones: drop the example, truncate on the right (dropped where U, K
             or the prefix would be cut), or raise.
+        min_tokens: shorter examples are dropped.
         seed: of the draws (prefixes, kept RTO positions), together with the row.
         template_kwargs: passed to the chat template.
 
@@ -76,6 +77,7 @@ class SafeKeyExampleEncoder:
         *,
         sequence_len: int | None = None,
         excess_length: Excess = "drop",
+        min_tokens: int = 2,
         seed: int = 42,
         template_kwargs: dict[str, Any] | None = None,
     ) -> None:
@@ -88,6 +90,7 @@ class SafeKeyExampleEncoder:
         self.tokenizer = tokenizer
         self.sequence_len = sequence_len
         self.excess_length = excess_length
+        self.min_tokens = max(min_tokens, 2)
         self.seed = seed
         self.renderer = ConversationRenderer(tokenizer, template_kwargs)
         self.refusal_token_id = self._refusal_token_id() if self.config.rto else None
@@ -263,6 +266,8 @@ class SafeKeyExampleEncoder:
     def _fit(self, draft: _Draft, layout: TextLayout) -> EncodedExample:
         extra = len(draft.masked_ids)
         total = len(draft.input_ids) + extra
+        if total < self.min_tokens:
+            raise _Unfit("too_short", f"{total} tokens, at least {self.min_tokens} are asked for")
         truncated = False
         if self.sequence_len is not None and total > self.sequence_len:
             if self.excess_length != "truncate":

@@ -1,0 +1,45 @@
+"""Axolotl options that the safety losses cannot be combined with, each with its reason and the alternative."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from safekey_peft.errors import ConfigError
+
+_CONFLICTS = {
+    "rl": "preference and RL trainers have their own losses; run the safety losses as a supervised run",
+    "reward_model": "a reward model has no language-model loss; remove it",
+    "process_reward_model": "a reward model has no language-model loss; remove it",
+    "streaming": "streamed rows cannot be counted before training; set streaming: false",
+    "pretraining_dataset": "pretraining streams have no rows with marks; use datasets:",
+    "skip_prepare_dataset": "rows have to be encoded with their spans; set skip_prepare_dataset: false",
+    "batch_flattening": "segments are flattened already; remove batch_flattening",
+    "use_pose": "PoSE changes position ids, which tell segments apart; remove use_pose",
+    "relora": "ReLoRA restarts the adapter and not the safety head; remove relora",
+    "processor_type": "multimodal batches are not supported; train the language model alone",
+    "orpo_alpha": "ORPO replaces the loss; remove orpo_alpha",
+    "use_eaft": "EAFT replaces the token loss; remove use_eaft",
+    "label_smoothing_factor": "label smoothing changes every target; remove it",
+    "kd_trainer": "distillation has its own trainer; remove kd_trainer",
+    "use_mora": "untested with the safety losses; use adapter: qlora or lora",
+}
+_SIZES = {
+    "context_parallel_size": "it splits sequences, which the spans do not follow",
+    "sequence_parallel_degree": "it splits sequences, which the spans do not follow",
+    "tensor_parallel_size": "it splits the LM head, whose inputs are gathered whole",
+    "expert_parallel_size": "its adapter saving bypasses the safety head",
+}
+
+
+def refuse_conflicts(cfg: Any) -> None:
+    """Stop on options that would make the losses wrong or silently absent.
+
+    Raises:
+        ConfigError: all of them at once.
+    """
+    faults = [f"{name}: {reason}" for name, reason in _CONFLICTS.items() if cfg.get(name)]
+    faults += [f"{name} > 1: {reason}; set it to 1" for name, reason in _SIZES.items() if (cfg.get(name) or 1) > 1]
+    if not (cfg.get("datasets") or []):
+        faults.append("datasets: none given")
+    if faults:
+        raise ConfigError("cannot be combined with the safekey losses: " + " | ".join(faults))
