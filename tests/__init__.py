@@ -1,0 +1,1 @@
+"""Tests of safekey-peft; the tree mirrors the package."""

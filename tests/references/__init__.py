@@ -1,0 +1,1 @@
+"""Slow references, written from the equations and independent of the package."""
