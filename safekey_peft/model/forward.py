@@ -102,7 +102,8 @@ class SegmentForward:
         self._key_correct: Tensor | None = None
         self._hooks = [
             self.lm_head.register_forward_pre_hook(self._gather_states),
-            self.causal_lm.register_forward_hook(self._hand_out_head_logits),
+            # On the outermost module: PEFT calls the forward of the model inside past its hooks.
+            model.register_forward_hook(self._hand_out_head_logits),
         ]
 
     def close(self) -> None:
