@@ -3,13 +3,13 @@ r"""The published shapes of a row, recognised by their keys and turned into the 
 canonical      `query` and `response` or `harmful_response`, or `messages`
 SafeKey        `question, response, summary_end_idx, next_sentence_end_idx, source`: harmless iff `4o_rewrite`
 STAR-1         `question, response, category` (and `source, score`): harmful
-DeRTa          `prefix, text, safe`: safe "true" is H alone (RTO), else a response, after a drawn prefix if any
+DeRTa          `prefix, text, safe`: safe "true": H alone (RTO), else a response, after a drawn prefix if any
 triples        `instruction, output, safe_response`: H is the output
 PKU-SafeRLHF   `prompt, response_0, response_1, is_response_0_safe, is_response_1_safe`
 BeaverTails    `prompt, response, is_safe`: a response or H
 
-Nothing that a format does not say is made up: only SafeKey and STAR-1 label the query and so feed the head. What
-the row itself adds in a canonical key (offsets, a label, an H) is kept; an error where the format contradicts it.
+Nothing that a format does not say is made up: only SafeKey and STAR-1 label the query and so feed the head.
+What the row adds in a canonical key (offsets, a label, an H) is kept; an error if the format contradicts it.
 """
 
 from __future__ import annotations

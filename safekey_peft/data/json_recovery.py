@@ -78,6 +78,7 @@ def open_brackets(line: str) -> int:
 def items(text: str, start: int, decoder: json.JSONDecoder) -> Iterator[Item]:
     """Yield an array's items from behind its `[`; a comma too many or too few is passed over."""
     position = start
+    first_key: str | None = None
     some_bad_bytes = has_bad_bytes(text)
     while True:
         position = _skip_separators(text, position)
@@ -89,13 +90,15 @@ def items(text: str, start: int, decoder: json.JSONDecoder) -> Iterator[Item]:
         try:
             value, end = decoder.raw_decode(text, position)
         except (ValueError, RecursionError) as fault:
-            next_start = _behind_broken(text, position)
+            next_start = _behind_broken(text, position, first_key)
             cut_off = next_start is None and isinstance(fault, json.JSONDecodeError)
             yield Item(position, None, UNFINISHED if cut_off else _relative(fault, position))
             if next_start is None:
                 return
             position = next_start
             continue
+        opening = _FIRST_KEY.match(text, position)
+        first_key = opening[1] if opening and first_key is None else first_key
         clean = not some_bad_bytes or not has_bad_bytes(text[position:end])
         yield Item(position, value, None, clean)
         position = end
@@ -117,20 +120,23 @@ def _skip_separators(text: str, position: int) -> int:
         position += 1
 
 
-def _behind_broken(text: str, start: int) -> int | None:
-    """Return where to go on behind a broken item: its matching bracket, or the next item like it."""
-    if text[start] in "{[":
-        end = _matching_end(text, start)
-        if end is not None:
-            return end
-        first_key = _FIRST_KEY.match(text, start)
-        if first_key is None:
-            return None
-        alike = re.compile(r",\s*(?=\{\s*" + re.escape(first_key[1]) + r"\s*:)")
-        following = alike.search(text, first_key.end())
-        return None if following is None else following.end()
-    separator = re.compile(r"[,\]]").search(text, start)
-    return None if separator is None else separator.start()
+def _behind_broken(text: str, start: int, first_key: str | None) -> int | None:
+    """Return where to go on behind a broken item: its matching bracket, or the next item like the others.
+
+    Args:
+        text: the file.
+        start: the broken item's first character.
+        first_key: how the items before it begin (with its quotes); None: there were none.
+    """
+    if text[start] not in "{[":
+        separator = re.compile(r"[,\]]").search(text, start)
+        return None if separator is None else separator.start()
+    end = _matching_end(text, start)
+    if end is not None:
+        return end
+    keys = re.escape(first_key) if first_key else '"(?:' + "|".join(["id", *sorted(ROW_KEYS)]) + ')"'
+    following = re.compile(r"[,\n]\s*(?=\{\s*" + keys + r"\s*:)").search(text, start + 1)
+    return None if following is None else following.end()
 
 
 def _matching_end(text: str, start: int) -> int | None:
