@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,18 +75,21 @@ def read_source_rows(path: str | Path) -> Iterator[SourceRow]:
             zipped = raw.read(2) == b"\x1f\x8b"
         with cast(BinaryIO, gzip.open(path, "rb")) if zipped else path.open("rb") as file:
             yield from _read_open(file, str(path))
-    except (EOFError, OSError) as fault:
+    except (EOFError, OSError, zlib.error) as fault:
         if isinstance(fault, OSError) and not isinstance(fault, gzip.BadGzipFile):
             raise DataError(f"{path}: cannot be read: {fault.strerror or fault}. Check the file.") from fault
         yield _bad(
-            str(path), "truncated_file", "the compressed file ends too early", "Copy or compress it again"
+            str(path),
+            "truncated_file",
+            "the compressed file is cut off or damaged",
+            "Copy or compress it again",
         )
 
 
 def _read_open(file: BinaryIO, name: str) -> Iterator[SourceRow]:
     head = file.read(HEAD_BYTES)
     file.seek(0)
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in head[:4]:
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or 0 < head[:4].count(b"\x00") < 4:
         problem = "expected UTF-8, found what looks like UTF-16 or binary data"
         yield _bad(f"{name}:1", "not_utf8", problem, "Save the file as UTF-8")
         return
@@ -193,7 +197,7 @@ def _failure(where: str, fault: Exception) -> SourceRow:
         return _bad(
             where,
             "invalid_json",
-            f"expected JSON ({fault.msg} at character {fault.pos}), found {found}",
+            f"expected JSON ({fault.msg.removesuffix(' at')} at character {fault.pos}), found {found}",
             REMEDY_JSON,
         )
     return _bad(

@@ -41,12 +41,10 @@ _LAST_WORD = re.compile(r"[^\s\"'“‘(\[]*$")
 _NEXT_WORD = re.compile(r"[^\W\d_]+")
 _LIST_NUMBER = re.compile(r"(?:^|[\n:;])[ \t]*[(*]*(?:\d{1,2}|[A-Za-z])$")
 
-TITLES = frozenset(
-    "mr mrs ms mx dr prof rev hon gen col maj capt lt sgt sen rep gov pres messrs mt ft st".split()
-)
+TITLES = frozenset("mr mrs ms mx dr prof rev hon gen col maj capt lt sgt sen rep gov pres messrs".split())
 ABBREVIATIONS = frozenset(
-    "vs etc e.g i.e eg ie cf al viz approx est univ assn bros jr sr esq inc ltd co corp llc dept ave blvd rd hwy apt"
-    " ext tel a.m p.m u.s u.k u.n ph.d".split()
+    "vs etc e.g i.e eg ie cf al viz approx est univ assn bros jr sr esq inc ltd co corp llc dept"
+    " st mt ft ave blvd rd hwy apt ext tel a.m p.m u.s u.k u.n ph.d".split()
 )
 BEFORE_NUMBERS = frozenset(
     "no nos vol vols fig figs sec ch p pp".split()

@@ -83,6 +83,8 @@ def test_marks_pass_the_row_checks() -> None:
             " Odd.",
         ),
         ("They live in the U.S. Hmm, odd.", "They live in the U.S.", " Hmm, odd."),
+        ("They live on Elm St. Hmm, odd.", "They live on Elm St.", " Hmm, odd."),
+        ("They asked no. 5 of St. Oz, no more. Odd.", "They asked no. 5 of St. Oz, no more.", " Odd."),
         ("So... they want e.g. a brew... Now. Odd. Yes.", "So... they want e.g. a brew... Now.", " Odd."),
         ("They want 3.5 ml at 10 p.m. today. Odd.", "They want 3.5 ml at 10 p.m. today.", " Odd."),
         ("They want a brew\n\nFirst, the rules.", "They want a brew", "\n\nFirst, the rules."),
@@ -174,9 +176,11 @@ def test_marks_of_any_text_are_ordered_inside_the_thought_and_not_blank(response
 @pytest.mark.parametrize("unit", ["a", "a. ", '"', "'a ", "(", "They want it. ", ".\n\n", "and it is x, "])
 def test_only_the_opening_of_ten_megabytes_is_read(unit: str) -> None:
     opening = "<think>\nThey want a brew. That is odd."
-    tail = " " + unit * (10_000_000 // len(unit))
-    assert spans(opening + tail) == ("<think>\nThey want a brew.", " That is odd.")
-    assert spans(f"<think>\nThey want {tail}") in (None, spans(f"<think>\nThey want {tail[:40_000]}"))
+    tail = " Then " + unit * (10_000_000 // len(unit))
+    assert mark_key_sentence(opening + tail) == KeySentenceMarks(25, len(opening))
+    assert mark_key_sentence("<think>\nThey want" + tail) == mark_key_sentence(
+        "<think>\nThey want" + tail[:40_000]
+    )
 
 
 def test_annotate_fills_in_only_rows_without_offsets() -> None:
