@@ -1,4 +1,4 @@
-"""Offline, single-threaded test runs; tests marked gpu, slow or network wait to be selected with `-m`."""
+"""Offline, single-threaded test runs; tests marked gpu, slow or network wait to be selected."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ for _name, _value in {
 
 import pytest  # noqa: E402
 
-OPT_IN_MARKERS = {
-    "gpu": "needs a CUDA device",
-    "slow": "takes more than a few seconds",
-    "network": "downloads something",
-}
+OPT_IN_MARKERS = ("gpu", "slow", "network")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add one switch per opt-in marker."""
+    for name in OPT_IN_MARKERS:
+        parser.addoption(f"--{name}", action="store_true", help=f"also run the tests marked {name}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers and keep torch on one thread: the order of its sums depends on their number."""
-    for name, meaning in OPT_IN_MARKERS.items():
-        config.addinivalue_line("markers", f"{name}: {meaning}; run only when selected with -m")
+    """Keep torch on one thread: the order of its sums depends on their number."""
     try:
         import torch
     except ImportError:  # the parts that need no torch are tested without it
@@ -40,9 +40,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip opt-in tests whose marker the `-m` expression does not mention."""
-    selected = config.getoption("markexpr") or ""
+    """Skip opt-in tests that neither their switch nor the `-m` expression selects."""
+    expression = config.getoption("markexpr") or ""
     for item in items:
         for name in OPT_IN_MARKERS:
-            if name in item.keywords and name not in selected:
-                item.add_marker(pytest.mark.skip(reason=f"opt-in: pytest -m {name}"))
+            if name in item.keywords and not config.getoption(f"--{name}") and name not in expression:
+                item.add_marker(pytest.mark.skip(reason=f"opt-in: pytest --{name}"))
