@@ -84,6 +84,7 @@ def test_marks_pass_the_row_checks() -> None:
         ),
         ("They live in the U.S. Hmm, odd.", "They live in the U.S.", " Hmm, odd."),
         ("They live on Elm St. Hmm, odd.", "They live on Elm St.", " Hmm, odd."),
+        ("Their answer is no. Odd.", "Their answer is no.", " Odd."),
         ("They asked no. 5 of St. Oz, no more. Odd.", "They asked no. 5 of St. Oz, no more.", " Odd."),
         ("So... they want e.g. a brew... Now. Odd. Yes.", "So... they want e.g. a brew... Now.", " Odd."),
         ("They want 3.5 ml at 10 p.m. today. Odd.", "They want 3.5 ml at 10 p.m. today.", " Odd."),
@@ -127,6 +128,7 @@ def test_understanding_grows_over_sentences_that_only_restate(restatement: str, 
         "Hmm, that sounds like they're up to something illegal.",
         "The user's request falls under the cauldron policy.",
         "Cursed brews are dangerous.",
+        "他们的请求违反规定。",
         "I need to figure out how to respond.",
     ],
 )
@@ -181,6 +183,10 @@ def test_only_the_opening_of_ten_megabytes_is_read(unit: str) -> None:
     assert mark_key_sentence("<think>\nThey want" + tail) == mark_key_sentence(
         "<think>\nThey want" + tail[:40_000]
     )
+
+
+def test_a_thought_that_restates_without_end_is_not_marked() -> None:
+    assert mark_key_sentence("They want it. " * 100_000 + "That is odd.") is None
 
 
 def test_annotate_fills_in_only_rows_without_offsets() -> None:
