@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from tests.model_zoo import FAMILIES, HIDDEN_SIZE, VOCAB_SIZE, tiny_model
+from tests.references.objective import hiding_mask
 
 VARIANTS = [(name, attention) for name, family in FAMILIES.items() for attention in family.attention]
 FIRST_TOKENS, SECOND_TOKENS = 13, 11
@@ -51,6 +52,21 @@ def test_last_hidden_state_is_what_the_lm_head_reads(name: str) -> None:
     assert hidden[-1].shape == (1, FIRST_TOKENS, HIDDEN_SIZE)
     assert torch.equal(hidden[-1], read[0])
     assert largest_difference(hidden[-2], read[0]) > 0.5  # the final norm lies between
+
+
+@pytest.mark.parametrize("name", ["gpt_oss", "opt"])
+def test_leaking_attention_models_obey_an_explicit_mask(name: str) -> None:
+    model = tiny_model(name)
+    first, second = random_ids(FIRST_TOKENS, 1), random_ids(SECOND_TOKENS, 3)
+    own = torch.arange(SECOND_TOKENS)[None]
+    with torch.no_grad():
+        packed = model(
+            input_ids=torch.cat([first, second], dim=1),
+            position_ids=torch.cat([torch.arange(FIRST_TOKENS)[None], own], dim=1),
+            attention_mask=hiding_mask(model, FIRST_TOKENS, FIRST_TOKENS + SECOND_TOKENS),
+            use_cache=False,
+        ).logits[:, FIRST_TOKENS:]
+    assert largest_difference(packed, logits_of(model, second, own)) < 1e-4
 
 
 @pytest.mark.parametrize(("name", "attention"), VARIANTS)
