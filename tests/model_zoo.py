@@ -9,8 +9,8 @@ Configurations keep the `use_cache=True` of the library: a caller that packs seg
 `use_cache=False`, because with a cache transformers does not look for packed segments in `position_ids` and
 attends across them.
 
-Compare like with like: `gemma2` under sdpa leaves out the soft-capping of attention scores, and `falcon_alibi`
-adds its bias differently under eager and sdpa, so the two implementations give different logits.
+Compare like with like: `gemma2` under sdpa leaves out the soft-capping of attention scores, and
+`falcon_alibi` adds its bias differently under eager and sdpa, so the two implementations give other logits.
 """
 
 from __future__ import annotations
