@@ -186,7 +186,7 @@ def test_only_the_opening_of_ten_megabytes_is_read(unit: str) -> None:
 
 
 def test_a_thought_that_restates_without_end_is_not_marked() -> None:
-    assert mark_key_sentence("They want it. " * 100_000 + "That is odd.") is None
+    assert mark_key_sentence("The user wants. " * 100_000 + "That is odd.") is None
 
 
 def test_annotate_fills_in_only_rows_without_offsets() -> None:
