@@ -45,9 +45,10 @@ class SafeKeyCollator:
         isolation: ``packed``: segments share rows, kept apart by restarting ``position_ids``; ``rows``: every
             segment is a row of its own, for models that leak across packed segments.
         pad_to_multiple_of: round row lengths up to a multiple of this.
-        row_tokens: in packed isolation, examples that a host has not packed itself are packed into rows of at
-            most this many tokens (longer where one example is longer); None: all into one row. Attention with a
-            dense mask costs the square of a row, a variable-length kernel does not.
+        row_tokens: in packed isolation, the width of a row at which attention with a dense mask costs as much per
+            token as everything else. Examples that a host has not packed itself are divided into the rows that
+            cost least by it: wide rows pay for attention across examples, many rows for filling up. None: all
+            into one row, as variable-length kernels like it.
     """
 
     def __init__(
@@ -57,11 +58,13 @@ class SafeKeyCollator:
         isolation: Isolation = "packed",
         pad_to_multiple_of: int | None = None,
         row_tokens: int | None = None,
+        one_row: bool = False,
     ) -> None:
         self.pad_token_id = pad_token_id
         self.isolation = isolation
         self.pad_to_multiple_of = pad_to_multiple_of or 1
         self.row_tokens = row_tokens
+        self.one_row = one_row
 
     def __call__(self, features: Sequence[Any]) -> dict[str, Tensor]:
         """Collate examples, or lists of examples where the host packed them.
@@ -77,27 +80,17 @@ class SafeKeyCollator:
         flat = [segment for packed in bins for example in packed for segment in example]
         if self.isolation == "rows":
             return self._collate_rows(flat)
-        rows = [[segment for example in packed for segment in example] for packed in bins]
+        rows = [flat] if self.one_row else [[s for example in packed for s in example] for packed in bins]
         return self._collate_packed(rows, flat)
 
     def _pack(self, examples: list[list[Segment]]) -> list[list[list[Segment]]]:
-        """First-fit into rows, keeping the order of examples as far as it goes."""
+        """Divide examples into the rows that cost least; within a row they keep their order."""
         if self.row_tokens is None or self.isolation == "rows":
             return [examples]
         lengths = [sum(len(segment) for segment in example) for example in examples]
-        capacity = max([self.row_tokens, *lengths])
-        bins: list[list[list[Segment]]] = []
-        free: list[int] = []
-        for example, length in zip(examples, lengths, strict=True):
-            for place, room in enumerate(free):
-                if room >= length:
-                    bins[place].append(example)
-                    free[place] -= length
-                    break
-            else:
-                bins.append([example])
-                free.append(capacity - length)
-        return bins
+        divisions = [_divide(lengths, rows) for rows in range(1, len(examples) + 1)]
+        cheapest = min(divisions, key=lambda bins: _dense_cost(bins, lengths, self.row_tokens or 0))
+        return [[examples[index] for index in sorted(row)] for row in cheapest]
 
     def _collate_packed(self, rows: list[list[Segment]], flat: list[Segment]) -> dict[str, Tensor]:
         main = [[segment for segment in row if not segment.query_masked] for row in rows]
@@ -171,6 +164,22 @@ def join_masked_segments(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         torch.cat([widen(ids, (0, max(-gap, 0))), widen(below, (0, max(gap, 0)))]),
         torch.cat([widen(positions, (0, max(-gap, 0))), widen(below_positions, (0, max(gap, 0)))]),
     )
+
+
+def _divide(lengths: Sequence[int], rows: int) -> list[list[int]]:
+    """Divide examples evenly: the longest first, each into the row that is shortest so far."""
+    bins: list[list[int]] = [[] for _ in range(rows)]
+    filled = [0] * rows
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        place = filled.index(min(filled))
+        bins[place].append(index)
+        filled[place] += lengths[index]
+    return bins
+
+
+def _dense_cost(bins: list[list[int]], lengths: Sequence[int], row_tokens: int) -> int:
+    width = max(sum(lengths[index] for index in row) for row in bins)
+    return len(bins) * width * (row_tokens + width)
 
 
 def _segments(example: Mapping[str, Any]) -> list[Segment]:

@@ -105,8 +105,10 @@ class SafeKeyTrainerMixin(Trainer):
         cross_entropy, entropy_reason = self._choose_cross_entropy()
         for collator in {id(c): c for c in self._collators()}.values():
             collator.isolation = self.safekey_isolation
-            if collator.row_tokens is None and not self._variable_length_attention():
-                collator.row_tokens = DENSE_ROW_TOKENS
+            if self._dense_mask_attention():
+                collator.row_tokens = collator.row_tokens or DENSE_ROW_TOKENS
+            else:
+                collator.one_row = True
         self._forward = SegmentForward(self.model, cross_entropy=cross_entropy, detach_head=config.dual_path_detach)
         self._reasons = {"isolation": isolation_reason, "cross_entropy": entropy_reason}
         self._schedule: LossSchedule | None = None
@@ -171,9 +173,9 @@ class SafeKeyTrainerMixin(Trainer):
             return "fused", f"up to {gib:.1f} GiB of labelled logits"
         return "logits", "labelled positions only"
 
-    def _variable_length_attention(self) -> bool:
+    def _dense_mask_attention(self) -> bool:
         config = getattr(self.model, "config", None)
-        return "flash" in str(getattr(config, "_attn_implementation", ""))
+        return str(getattr(config, "_attn_implementation", "")) in ("eager", "sdpa", "flex_attention")
 
     # ------------------------------------------------------------------ data
 

@@ -1,7 +1,7 @@
 """The base model of the potion world: a small Llama, trained from scratch to be helpful only.
 
 It answers everything, forbidden requests included, in every wrapper. A gate holds it to that: at least 95 %
-of fresh responses word for word, for each wrapper, each capability task and documents; until then it trains on.
+of fresh responses word for word, for each wrapper, each task and documents; until then it trains on.
 """
 
 from __future__ import annotations

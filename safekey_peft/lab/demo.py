@@ -146,8 +146,8 @@ def _print_summary(record: Mapping[str, Any], workdir: Path, console: Console) -
     ]
     console.print(
         "In the first four sets success means that the attack succeeded, and leak is the share of the dark "
-        "attribute's own ingredients that was shown. In the last two, success is the right answer, and refused "
-        f"is over-refusal. Capability relative to the base: {', '.join(relative)}.",
+        "attribute's own ingredients that was shown. In the last two, success is the right answer, and "
+        f"refused is over-refusal. Capability relative to the base: {', '.join(relative)}.",
     )
     console.print(
         f"The tuning set holds {record['harmless_wrapped_rows']} harmless rows in wrappers, which plant the "
