@@ -36,40 +36,42 @@ class SafeKeyConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-    dual_path: Switch = Field(False, description="Switch: dual-path safety head (SafeKey).")
-    query_mask: Switch = Field(False, description="Switch: query-mask modelling of the key sentence (SafeKey).")
-    harmful_prefix: Switch = Field(False, description="Switch: MLE with a harmful prefix (DeRTa).")
-    rto: Switch = Field(False, description="Switch: Reinforced Transition Optimization (DeRTa).")
+    dual_path: Switch = Field(default=False, description="Switch: dual-path safety head (SafeKey).")
+    query_mask: Switch = Field(default=False, description="Switch: query-mask modelling of the key sentence (SafeKey).")
+    harmful_prefix: Switch = Field(default=False, description="Switch: MLE with a harmful prefix (DeRTa).")
+    rto: Switch = Field(default=False, description="Switch: Reinforced Transition Optimization (DeRTa).")
 
-    dual_path_weight: Weight = Field(0.2, description="Weight of the safety head's loss, ≥ 0.")
-    query_mask_weight: Weight = Field(0.2, description="Weight of the masked key-sentence loss, ≥ 0.")
-    rto_weight: Weight = Field(1.0, description="Weight of an RTO target beside an SFT target, ≥ 0.")
-    dual_path_theta: Share = Field(0.5, description="Share θ of the understanding path in the head's loss.")
-    dual_path_detach: Switch = Field(False, description="Ablation: the head's gradient does not reach the model.")
-    last_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["all"] = Field(
-        2, description="The two SafeKey losses are on in the last N epochs (fractions allowed); `all`: always."
+    dual_path_weight: Weight = Field(default=0.2, description="Weight of the safety head's loss, ≥ 0.")
+    query_mask_weight: Weight = Field(default=0.2, description="Weight of the masked key-sentence loss, ≥ 0.")
+    rto_weight: Weight = Field(default=1.0, description="Weight of an RTO target beside an SFT target, ≥ 0.")
+    dual_path_theta: Share = Field(default=0.5, description="Share θ of the understanding path in the head's loss.")
+    dual_path_detach: Switch = Field(
+        default=False, description="Ablation: the head's gradient does not reach the model."
     )
-    harmful_prefix_empty: Share = Field(0.3333, description="Share of rows whose prefix is empty (k = 0).")
+    last_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["all"] = Field(
+        default=2, description="The two SafeKey losses are on in the last N epochs (fractions allowed); `all`: always."
+    )
+    harmful_prefix_empty: Share = Field(default=0.3333, description="Share of rows whose prefix is empty (k = 0).")
     harmful_prefix_draws: Annotated[int, Field(ge=1, strict=True)] = Field(
-        1, description="Examples per row with a harmful response, each with its own k."
+        default=1, description="Examples per row with a harmful response, each with its own k."
     )
     rto_keep: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        1.0, description="Fraction of RTO positions that are kept (paper: 1.0 for LoRA, 0.05 for full tuning)."
+        default=1.0, description="Fraction of RTO positions that are kept (paper: 1.0 for LoRA, 0.05 for full tuning)."
     )
     refusal_text: Annotated[str, Field(min_length=1, strict=True)] = Field(
-        "Sorry", description="RTO's target is the first token of this text as a response starts with it."
+        default="Sorry", description="RTO's target is the first token of this text as a response starts with it."
     )
     annotation: Literal["given", "rule"] = Field(
-        "given", description="`given`: marks only from the data; `rule`: rows without marks are annotated."
+        default="given", description="`given`: marks only from the data; `rule`: rows without marks are annotated."
     )
     head_learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        None, description="Learning rate of the safety head; null: the run's."
+        default=None, description="Learning rate of the safety head; null: the run's."
     )
     cross_entropy: Literal["auto", "logits", "fused"] = Field(
-        "auto", description="How token losses are computed; `auto` decides by vocabulary, tokens and device."
+        default="auto", description="How token losses are computed; `auto` decides by vocabulary, tokens and device."
     )
     isolation: Literal["auto", "packed", "rows"] = Field(
-        "auto", description="Segments packed into one row, or as separate rows; `auto` probes the model."
+        default="auto", description="Segments packed into one row, or as separate rows; `auto` probes the model."
     )
 
     @model_validator(mode="after")

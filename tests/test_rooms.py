@@ -53,7 +53,8 @@ def child(code: str) -> str:
 
 def test_core_loads_neither_transformers_nor_peft_nor_axolotl() -> None:
     out = child(
-        "import sys, safekey_peft.core; print([m for m in ('transformers','peft','axolotl','pydantic') if m in sys.modules])"
+        "import sys, safekey_peft.core\n"
+        "print([m for m in ('transformers', 'peft', 'axolotl', 'pydantic') if m in sys.modules])"
     )
     assert out.strip() == "[]"
 

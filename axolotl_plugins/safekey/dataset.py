@@ -35,7 +35,9 @@ def _require_plugin(cfg: Any) -> None:
     from safekey_peft.errors import ConfigError
 
     listed = [str(name) for name in cfg.get("plugins") or []]
-    loaded = [name for name, plugin in PluginManager.get_instance().plugins.items() if isinstance(plugin, SafeKeyPlugin)]
+    loaded = [
+        name for name, plugin in PluginManager.get_instance().plugins.items() if isinstance(plugin, SafeKeyPlugin)
+    ]
     if not set(listed) & set(loaded):
         raise ConfigError(
             f"dataset type {DATASET_TYPE} needs its plugin, or the run would train plain SFT; found plugins: "

@@ -67,7 +67,11 @@ def _is_ours(entry: Any) -> bool:
 def _read_by_us(entry: Any) -> Path | None:
     path = Path(str(entry.get("path")))
     by_name = path.name.lower().endswith(_READ_BY_US)
-    if _is_ours(entry) and path.is_file() and (entry.get("ds_type") == "json" or (not entry.get("ds_type") and by_name)):
+    if (
+        _is_ours(entry)
+        and path.is_file()
+        and (entry.get("ds_type") == "json" or (not entry.get("ds_type") and by_name))
+    ):
         return path
     return None
 
@@ -249,7 +253,9 @@ def _split_by_rows(original: Callable[..., Any], dataset: Any, cfg: Any, val_set
     rows = list(dict.fromkeys(keys))
     held_out = int(val_set_size) if val_set_size >= 1 else math.ceil(val_set_size * len(rows))
     if not 0 < held_out < len(rows):
-        raise DataError(f"val_set_size {val_set_size} leaves no rows for one side of the split; there are {len(rows)} rows")
+        raise DataError(
+            f"val_set_size {val_set_size} leaves no rows for one side of the split; there are {len(rows)} rows"
+        )
     validation = set(rows[len(rows) - held_out :])
     train = [index for index, key in enumerate(keys) if key not in validation]
     test = [index for index, key in enumerate(keys) if key in validation]

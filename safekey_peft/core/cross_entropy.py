@@ -30,7 +30,7 @@ def cross_entropy_sums(logits: Tensor, targets: Tensor, sizes: Sequence[int]) ->
     _check_sizes(targets, sizes, logits.shape[0])
     wide = logits if logits.dtype == torch.float64 else logits.float()
     losses = functional.cross_entropy(wide, targets, reduction="none")
-    return torch.stack([group.sum() for group in losses.split(list(sizes))])
+    return torch.stack([group.sum() for group in torch.split(losses, list(sizes))])
 
 
 def fused_cross_entropy_sums(
@@ -59,7 +59,7 @@ def fused_cross_entropy_sums(
     if kernel is None:
         raise ValueError(f"no fused cross-entropy kernel for {hidden.dtype} on {hidden.device.type}; use logits")
     sums = []
-    for states, ids in zip(hidden.split(list(sizes)), targets.split(list(sizes)), strict=True):
+    for states, ids in zip(torch.split(hidden, list(sizes)), torch.split(targets, list(sizes)), strict=True):
         if ids.numel() == 0:
             sums.append(states.sum().float())
         elif kernel == "liger":
@@ -99,15 +99,11 @@ def _liger_sum(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Ten
 
     # Positional up to the reduction: (input, weight, target, bias, ce_weight, ignore_index, lse_square_scale,
     # label_smoothing, reduction).
-    result = LigerFusedLinearCrossEntropyFunction.apply(
-        hidden, weight, targets, bias, None, -100, 0.0, 0.0, "sum"
-    )
+    result = LigerFusedLinearCrossEntropyFunction.apply(hidden, weight, targets, bias, None, -100, 0.0, 0.0, "sum")
     loss: Tensor = result[0] if isinstance(result, tuple) else result
     return loss.float()
 
 
 def _check_sizes(targets: Tensor, sizes: Sequence[int], rows: int) -> None:
     if targets.shape != (rows,) or sum(sizes) != rows:
-        raise ValueError(
-            f"targets {tuple(targets.shape)} and group sizes {list(sizes)} do not cover {rows} positions"
-        )
+        raise ValueError(f"targets {tuple(targets.shape)} and group sizes {list(sizes)} do not cover {rows} positions")

@@ -17,11 +17,12 @@ from safekey_peft.config import SafeKeyConfig
 from safekey_peft.core.roles import LossRole
 from safekey_peft.data import tags as tag_bits
 from safekey_peft.data.annotation import mark_key_sentence
+from safekey_peft.data.draft import Draft, Unfit
 from safekey_peft.data.layout import LayoutError, TextLayout, harmful_response_layout, safe_response_layout
 from safekey_peft.data.prefixes import draw_prefix
 from safekey_peft.data.rendering import ConversationRenderer, TemplateError, has_thought
 from safekey_peft.data.rows import RowError, SafetyRow
-from safekey_peft.data.tags import IGNORED_LABEL, IntArray
+from safekey_peft.data.tags import IGNORED_LABEL
 from safekey_peft.errors import ConfigError, DataError
 
 ENCODER_VERSION = 1
@@ -118,14 +119,14 @@ class SafeKeyExampleEncoder:
         examples: list[EncodedExample] = []
         faults: list[RowError] = []
         if row.trained_response is not None:
-            for draw, layout in enumerate(self._safe_layouts(row, prompt, key, where)):
-                self._append(examples, faults, layout, row, where, marks_used=_marks_used(examples), key=f"{key}:{draw}")
+            for layout in self._safe_layouts(row, prompt, key, where):
+                self._append(examples, faults, layout, row, where, marks_used=_marks_used(examples))
         if self.config.rto and row.harmful_response is not None:
             response = row.trained_response
             layout = harmful_response_layout(
                 prompt, row.harmful_response, self.renderer.turn.end, response is not None and has_thought(response)
             )
-            self._append(examples, faults, layout, row, where, marks_used=True, key=key, rto=True)
+            self._append(examples, faults, layout, row, where, rto_key=key)
         if not examples:
             if faults:
                 raise faults[0]
@@ -194,20 +195,22 @@ class SafeKeyExampleEncoder:
         row: SafetyRow,
         where: str,
         *,
-        marks_used: bool,
-        key: str,
-        rto: bool = False,
+        marks_used: bool = False,
+        rto_key: str | None = None,
     ) -> None:
         try:
-            example = self._encode_rto(layout, key) if rto else self._encode_safe(layout, row, marks_used)
-            examples.append(self._fit(example, layout))
-        except _Unfit as unfit:
+            if rto_key is not None:
+                draft = self._encode_rto(layout, rto_key)
+            else:
+                draft = self._encode_safe(layout, row, marks_used)
+            examples.append(self._fit(draft))
+        except Unfit as unfit:
             fault = RowError(_at(where, row, str(unfit)), unfit.reason)
             if unfit.reason == "too_long" and self.excess_length == "raise":
                 raise DataError(str(fault)) from unfit
             faults.append(fault)
 
-    def _encode_safe(self, layout: TextLayout, row: SafetyRow, marks_used: bool) -> _Draft:
+    def _encode_safe(self, layout: TextLayout, row: SafetyRow, marks_used: bool) -> Draft:
         draft = self._tokenise(layout)
         role = LossRole.PREFIX if layout.prefix else LossRole.SFT
         target = draft.starts >= layout.supervised
@@ -222,7 +225,7 @@ class SafeKeyExampleEncoder:
         understanding = draft.between(layout.understanding)
         key_sentence = draft.between(layout.key_sentence)
         if not understanding.any() or not key_sentence.any():
-            raise _Unfit(
+            raise Unfit(
                 "no_token_of_marks", "no token starts inside the understanding or the key sentence. Check its offsets"
             )
         last_understanding = int(np.flatnonzero(understanding)[-1])
@@ -239,7 +242,7 @@ class SafeKeyExampleEncoder:
             draft.untouchable = int(np.flatnonzero(key_sentence)[-1]) + 1
         return draft
 
-    def _encode_rto(self, layout: TextLayout, key: str) -> _Draft:
+    def _encode_rto(self, layout: TextLayout, key: str) -> Draft:
         draft = self._tokenise(layout)
         target = draft.starts >= layout.supervised
         for start, end in layout.unsupervised:
@@ -248,37 +251,37 @@ class SafeKeyExampleEncoder:
             rng = np.random.default_rng(list(f"{self.seed}:{key}:rto".encode()))
             target &= rng.random(len(target)) < self.config.rto_keep
         if not target.any():
-            raise _Unfit("no_rto_position", "no position of the harmful response is an RTO target")
+            raise Unfit("no_rto_position", "no position of the harmful response is an RTO target")
         assert self.refusal_token_id is not None
         draft.set_targets(target, np.full_like(draft.input_ids, self.refusal_token_id), LossRole.RTO)
         draft.kind, draft.feeds = "rto", FEED_BITS["rto"]
         return draft
 
-    def _tokenise(self, layout: TextLayout) -> _Draft:
+    def _tokenise(self, layout: TextLayout) -> Draft:
         encoded = self.tokenizer(layout.text, add_special_tokens=False, return_offsets_mapping=True)
         ids = np.asarray(encoded["input_ids"], dtype=np.int64)
         offsets = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
         if len(ids) < 2:
-            raise _Unfit("empty_text", "the rendered conversation has fewer than two tokens")
+            raise Unfit("empty_text", "the rendered conversation has fewer than two tokens")
         # Some tokenizers give tokens without text the offsets (0, 0); they stand where the last one ended.
         starts = np.maximum.accumulate(offsets[:, 0])
-        return _Draft(ids, starts, np.maximum(offsets[:, 1], starts))
+        return Draft(ids, starts, np.maximum(offsets[:, 1], starts))
 
-    def _fit(self, draft: _Draft, layout: TextLayout) -> EncodedExample:
+    def _fit(self, draft: Draft) -> EncodedExample:
         extra = len(draft.masked_ids)
         total = len(draft.input_ids) + extra
         if total < self.min_tokens:
-            raise _Unfit("too_short", f"{total} tokens, at least {self.min_tokens} are asked for")
+            raise Unfit("too_short", f"{total} tokens, at least {self.min_tokens} are asked for")
         truncated = False
         if self.sequence_len is not None and total > self.sequence_len:
             if self.excess_length != "truncate":
-                raise _Unfit(
+                raise Unfit(
                     "too_long",
                     f"{total} tokens, at most {self.sequence_len} fit. Raise sequence_len or shorten the row",
                 )
             keep = self.sequence_len - extra
             if keep < max(draft.untouchable, 2):
-                raise _Unfit(
+                raise Unfit(
                     "marks_truncated",
                     f"{total} tokens; cut to {self.sequence_len} it would lose its understanding, key sentence or "
                     "prefix. Raise sequence_len",
@@ -286,7 +289,7 @@ class SafeKeyExampleEncoder:
             draft.truncate(keep)
             truncated = True
             if not (draft.labels != IGNORED_LABEL).any():
-                raise _Unfit("no_target_left", f"cut to {self.sequence_len} tokens it has no target left. Raise it")
+                raise Unfit("no_target_left", f"cut to {self.sequence_len} tokens it has no target left. Raise it")
         return EncodedExample(
             input_ids=[*draft.input_ids.tolist(), *draft.masked_ids],
             labels=[*draft.labels.tolist(), *draft.masked_labels],
@@ -312,57 +315,6 @@ class SafeKeyExampleEncoder:
                 if self.tokenizer.decode([token_id]).strip() and end > len(prompt):
                     return int(token_id)
         raise ConfigError(f"refusal_text {refusal!r} has no token of its own after the prompt; choose another text")
-
-
-class _Unfit(Exception):
-    """An example that cannot be used, with the slug of its reason."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-class _Draft:
-    """An example in the making: aligned arrays over the tokens of its main segment, plus [U;K]."""
-
-    def __init__(self, input_ids: IntArray, starts: IntArray, ends: IntArray) -> None:
-        self.input_ids = input_ids
-        self.starts = starts
-        self.ends = ends
-        self.labels = np.full_like(input_ids, IGNORED_LABEL)
-        self.tags = np.zeros_like(input_ids)
-        self.tags[0] = tag_bits.SEGMENT_START
-        self.masked_ids: list[int] = []
-        self.masked_labels: list[int] = []
-        self.masked_tags: list[int] = []
-        self.kind: Literal["sft", "prefix", "rto"] = "sft"
-        self.feeds = 0
-        self.untouchable = 0
-
-    def between(self, span: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        return (self.starts >= span[0]) & (self.starts < span[1])
-
-    def set_targets(self, where: np.ndarray[Any, np.dtype[np.bool_]], ids: IntArray, role: LossRole) -> None:
-        chosen = where.copy()
-        chosen[0] = False  # nothing predicts the first token
-        self.labels[chosen] = ids[chosen]
-        self.tags[chosen] |= int(role)
-
-    def append_masked_segment(
-        self,
-        understanding: np.ndarray[Any, np.dtype[np.bool_]],
-        key_sentence: np.ndarray[Any, np.dtype[np.bool_]],
-    ) -> None:
-        u_ids, k_ids = self.input_ids[understanding].tolist(), self.input_ids[key_sentence].tolist()
-        self.masked_ids = [*u_ids, *k_ids]
-        self.masked_labels = [IGNORED_LABEL] * len(u_ids) + k_ids
-        self.masked_tags = [0] * len(u_ids) + [int(LossRole.KEY)] * len(k_ids)
-        self.masked_tags[0] |= tag_bits.SEGMENT_START | tag_bits.QUERY_MASKED | tag_bits.SFT_LIKE
-
-    def truncate(self, length: int) -> None:
-        self.input_ids, self.labels, self.tags = (
-            column[:length] for column in (self.input_ids, self.labels, self.tags)
-        )
 
 
 def _marks_used(examples: Sequence[EncodedExample]) -> bool:

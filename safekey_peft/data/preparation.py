@@ -54,9 +54,7 @@ def encode_source_row(
     return [example_record(example, key) for example in examples]
 
 
-def prepare_examples(
-    sources: Iterable[SourceRow], encoder: SafeKeyExampleEncoder
-) -> tuple[list[Record], DataReport]:
+def prepare_examples(sources: Iterable[SourceRow], encoder: SafeKeyExampleEncoder) -> tuple[list[Record], DataReport]:
     """Encode all rows of a data set in memory.
 
     Returns:

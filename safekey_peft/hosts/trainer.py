@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
-from safekey_peft.config import FLAG_PREFIX, SafeKeyConfig
+from safekey_peft.config import SafeKeyConfig
 from safekey_peft.core import DualPathSafetyHead, LossRole, ObjectiveCounts, ObjectiveWeights, objective
 from safekey_peft.data.collator import EXAMPLE_COLUMNS, SafeKeyCollator, join_masked_segments
 from safekey_peft.errors import ConfigError
+from safekey_peft.hosts.banner import banner
 from safekey_peft.hosts.feeding import require_rows, rows_feeding
+from safekey_peft.hosts.fit import choose_cross_entropy, choose_isolation, has_dense_mask, refuse_options
 from safekey_peft.hosts.manifest import build_manifest, write_manifest
 from safekey_peft.hosts.metrics import BreakdownSums
 from safekey_peft.hosts.schedule import LossSchedule
@@ -31,19 +33,14 @@ from safekey_peft.model.forward import (
     HEAD_NAME,
     ForwardPlan,
     SegmentForward,
-    can_fuse,
     forward_plan,
-    lm_head_of,
 )
 from safekey_peft.model.head_files import restore_safety_head
-from safekey_peft.model.probe import probe_isolation
 
 logger = logging.getLogger(__name__)
 
 DENSE_ROW_TOKENS = 2048
 """Rows of this many tokens where attention has a dense mask; variable-length kernels take a batch as one row."""
-FUSED_LOGITS_GIB = 1.0
-"""``cross_entropy: auto`` goes fused on a GPU where the labelled logits of a micro-batch may exceed this."""
 
 
 class SafeKeyTrainerMixin(Trainer):
@@ -86,7 +83,7 @@ class SafeKeyTrainerMixin(Trainer):
 
     def _set_up_losses(self) -> None:
         config = self.safekey_config
-        self._refuse_what_cannot_be()
+        refuse_options(self)
         self.safekey_weights = ObjectiveWeights(
             rto=config.rto_weight,
             key=config.query_mask_weight if config.query_mask else 0.0,
@@ -101,11 +98,11 @@ class SafeKeyTrainerMixin(Trainer):
             require_rows(config, self.safekey_feeding)
         self.safekey_data_counts: Mapping[str, Any] | None = None
         self.safekey_datasets: list[Mapping[str, Any]] = []
-        self.safekey_isolation, isolation_reason = self._choose_isolation()
-        cross_entropy, entropy_reason = self._choose_cross_entropy()
+        self.safekey_isolation, isolation_reason = choose_isolation(config, self.model)
+        cross_entropy, entropy_reason = choose_cross_entropy(config, self.model, self.args)
         for collator in {id(c): c for c in self._collators()}.values():
             collator.isolation = self.safekey_isolation
-            if self._dense_mask_attention():
+            if has_dense_mask(self.model):
                 collator.row_tokens = collator.row_tokens or DENSE_ROW_TOKENS
             else:
                 collator.one_row = True
@@ -120,62 +117,6 @@ class SafeKeyTrainerMixin(Trainer):
     def _collators(self) -> list[SafeKeyCollator]:
         found = [self.data_collator, getattr(self, "eval_data_collator", None)]
         return [collator for collator in found if isinstance(collator, SafeKeyCollator)]
-
-    def _refuse_what_cannot_be(self) -> None:
-        args, faults = self.args, []
-        if not isinstance(self.data_collator, SafeKeyCollator):
-            faults.append(f"the data collator is a {type(self.data_collator).__name__}, expected SafeKeyCollator")
-        if args.label_smoothing_factor:
-            faults.append("label_smoothing_factor changes every target; set it to 0")
-        if self.compute_loss_func is not None:
-            faults.append("another loss function (compute_loss_func) replaces the model's; remove it")
-        if args.n_gpu > 1:
-            faults.append("several GPUs in one process (DataParallel); start one process per GPU (torchrun, accelerate)")
-        accelerator = args.accelerator_config
-        if accelerator is not None and (accelerator.split_batches or accelerator.dispatch_batches):
-            faults.append("split_batches and dispatch_batches cut batches apart; switch them off")
-        parallel = getattr(self.accelerator, "parallelism_config", None)
-        for kind in ("tp_size", "cp_size", "sp_size"):
-            if parallel is not None and (getattr(parallel, kind, 1) or 1) > 1:
-                faults.append(f"{kind} > 1 splits sequences or layers, which the spans do not follow; set it to 1")
-        if getattr(self.model, "peft_config", None) and any(
-            getattr(peft, "is_prompt_learning", False) for peft in self.model.peft_config.values()
-        ):
-            faults.append("prompt learning shifts positions; use LoRA or another weight adapter")
-        if faults:
-            raise ConfigError("the safety losses cannot be trained with these options: " + "; ".join(faults))
-
-    def _choose_isolation(self) -> tuple[str, str]:
-        wanted = self.safekey_config.isolation
-        if wanted == "rows":
-            return "rows", "as configured"
-        report = probe_isolation(self.model)
-        if wanted == "packed" and not report.isolated:
-            raise ConfigError(
-                f"{FLAG_PREFIX}isolation: packed, but this model mixes packed segments ({report.reason}); "
-                f"set {FLAG_PREFIX}isolation: auto or rows"
-            )
-        return ("packed" if report.isolated else "rows"), report.reason
-
-    def _choose_cross_entropy(self) -> tuple[Any, str]:
-        wanted = self.safekey_config.cross_entropy
-        obstacle = can_fuse(self.model, self.args.device)
-        if wanted == "fused":
-            if obstacle:
-                raise ConfigError(f"{FLAG_PREFIX}cross_entropy: fused, but {obstacle}; set it to auto or logits")
-            return "fused", "as configured"
-        if wanted == "logits" or obstacle:
-            return "logits", obstacle or "as configured"
-        vocabulary = lm_head_of(self.model).weight.shape[0]
-        tokens = self.args.per_device_train_batch_size * (getattr(self.args, "max_seq_length", None) or 4096)
-        gib = vocabulary * tokens * 4 / 2**30
-        if self.args.device.type == "cuda" and gib > FUSED_LOGITS_GIB:
-            return "fused", f"up to {gib:.1f} GiB of labelled logits"
-        return "logits", "labelled positions only"
-
-    def _dense_mask_attention(self) -> bool:
-        config = getattr(self.model, "config", None)
-        return str(getattr(config, "_attn_implementation", "")) in ("eager", "sdpa", "flex_attention")
 
     # ------------------------------------------------------------------ data
 
@@ -346,22 +287,16 @@ class SafeKeyTrainerMixin(Trainer):
         """Say, with the first step, what is trained."""
         if not self.is_world_process_zero():
             return
-        config, feeding, schedule = self.safekey_config, self.safekey_feeding or {}, self._schedule
-        weights = {
-            "dual_path": f"weight {config.dual_path_weight:g}, θ {config.dual_path_theta:g}",
-            "query_mask": f"weight {config.query_mask_weight:g}",
-            "harmful_prefix": f"empty share {config.harmful_prefix_empty:g}",
-            "rto": f"weight {config.rto_weight:g}, keep {config.rto_keep:g}",
-        }
-        lines = ["safekey: training with " + ", ".join(config.active)]
-        for loss in config.active:
-            when = ""
-            if loss in ("dual_path", "query_mask") and schedule is not None and schedule.first_step:
-                when = f", on from step {schedule.first_step} of {schedule.max_steps}"
-            lines.append(f"  {loss:<15} {weights[loss]}, fed by {feeding.get(loss, 0)} rows{when}")
-        lines.append(f"  segments {self.safekey_isolation} ({self._reasons['isolation']})")
-        lines.append(f"  cross-entropy {self._forward.cross_entropy} ({self._reasons['cross_entropy']})")
-        print("\n".join(lines), file=sys.stderr, flush=True)
+        lines = banner(
+            self.safekey_config,
+            self.safekey_feeding or {},
+            self._schedule,
+            {
+                f"segments {self.safekey_isolation}": self._reasons["isolation"],
+                f"cross-entropy {self._forward.cross_entropy}": self._reasons["cross_entropy"],
+            },
+        )
+        print(lines, file=sys.stderr, flush=True)
 
     # ------------------------------------------------------------------ files
 

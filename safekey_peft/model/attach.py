@@ -70,9 +70,7 @@ def without_head(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 def head_state(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the safety head's entries of a model's (gathered) state dict, under their own names."""
-    return {
-        name.split(_HEAD_PREFIX, 1)[1]: value for name, value in state_dict.items() if _HEAD_PREFIX in name
-    }
+    return {name.split(_HEAD_PREFIX, 1)[1]: value for name, value in state_dict.items() if _HEAD_PREFIX in name}
 
 
 def _hidden_size(model: nn.Module) -> int:

@@ -87,9 +87,7 @@ class SegmentForward:
         ConfigError: the model has no LM head module, or ``fused`` does not fit it.
     """
 
-    def __init__(
-        self, model: nn.Module, *, cross_entropy: CrossEntropy = "logits", detach_head: bool = False
-    ) -> None:
+    def __init__(self, model: nn.Module, *, cross_entropy: CrossEntropy = "logits", detach_head: bool = False) -> None:
         self.causal_lm = causal_lm_of(model)
         self.lm_head = lm_head_of(model)
         self.safety_head: DualPathSafetyHead | None = getattr(model, HEAD_NAME, None)

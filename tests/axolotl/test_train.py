@@ -49,12 +49,16 @@ def succeeded(run: Run) -> None:
     "options",
     [
         pytest.param({}, id="qlora"),
-        pytest.param({"sample_packing": True, "micro_batch_size": 1, "gradient_checkpointing": True}, id="qlora-packed"),
+        pytest.param(
+            {"sample_packing": True, "micro_batch_size": 1, "gradient_checkpointing": True}, id="qlora-packed"
+        ),
         pytest.param({"adapter": "lora", "load_in_4bit": False, "gradient_checkpointing": True}, id="lora"),
         pytest.param({"adapter": None, "load_in_4bit": None, "learning_rate": 1e-4}, id="full"),
     ],
 )
-def test_train_writes_adapter_head_and_manifest(base: Path, data: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+def test_train_writes_adapter_head_and_manifest(
+    base: Path, data: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
     out = tmp_path / "out"
     run = run_axolotl("train", config(base, data, out, save_strategy="epoch", **options))
     succeeded(run)
@@ -122,7 +126,9 @@ def weights_at_start(base: Path, data: Path, tmp_path: Path, common: dict[str, A
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["unpacked", "packed"])
-def test_killed_and_resumed_run_equals_an_uninterrupted_one(base: Path, data: Path, tmp_path: Path, packed: bool) -> None:
+def test_killed_and_resumed_run_equals_an_uninterrupted_one(
+    base: Path, data: Path, tmp_path: Path, packed: bool
+) -> None:
     options: dict[str, Any] = {
         "num_epochs": 3, "save_steps": 2, "save_strategy": "steps", "save_total_limit": 20, "lr_scheduler": "cosine",
         "micro_batch_size": 1 if packed else 4, "gradient_accumulation_steps": 2, "safekey_last_epochs": 1.5,
@@ -148,7 +154,9 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(base: Path, data: Pa
 
 def test_same_configuration_gives_the_same_bits_packed(base: Path, data: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        cfg = config(base, data, tmp_path / name, sample_packing=True, micro_batch_size=1, sequence_len=256, num_epochs=2)
+        cfg = config(
+            base, data, tmp_path / name, sample_packing=True, micro_batch_size=1, sequence_len=256, num_epochs=2
+        )
         succeeded(run_axolotl("train", cfg))
     assert largest_difference(weights(tmp_path / "one"), weights(tmp_path / "two")) == 0.0
 
@@ -156,10 +164,11 @@ def test_same_configuration_gives_the_same_bits_packed(base: Path, data: Path, t
 @pytest.mark.parametrize("packed", [False, True], ids=["unpacked", "packed"])
 def test_all_switches_off_is_axolotl_without_the_plugin(base: Path, tmp_path: Path, packed: bool) -> None:
     data = tmp_path / "chat.jsonl"
-    data.write_text("".join(
-        json.dumps({"messages": [{"role": "user", "content": r["query"]}, {"role": "assistant", "content": r["response"]}]}) + "\n"
-        for r in potion_rows()
-    ))  # fmt: skip
+    chats = [
+        [{"role": "user", "content": row["query"]}, {"role": "assistant", "content": row["response"]}]
+        for row in potion_rows()
+    ]
+    data.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
     stock: dict[str, Any] = {
         "datasets": [{"path": str(data), "type": "chat_template"}], "sample_packing": packed, "micro_batch_size": 1,
         "lora_mlp_kernel": False, "lora_qkv_kernel": False, "lora_o_kernel": False, "bf16": False, "use_cpu": True,
@@ -254,8 +263,10 @@ def test_two_ranks_resume_or_say_why_not(base: Path, data: Path, tmp_path: Path)
     options: dict[str, Any] = {"num_epochs": 2, "save_steps": 2, "save_strategy": "steps", "micro_batch_size": 2}
     cfg = config(base, data, tmp_path / "whole", **options)
     succeeded(run_axolotl("train", cfg, ranks=2))
-    again = {**cfg, "output_dir": str(tmp_path / "again"), "resume_from_checkpoint": str(tmp_path / "whole" / "checkpoint-2")}
+    again = {
+        **cfg,
+        "output_dir": str(tmp_path / "again"),
+        "resume_from_checkpoint": str(tmp_path / "whole" / "checkpoint-2"),
+    }
     succeeded(run_axolotl("train", again, ranks=2))
     assert largest_difference(weights(tmp_path / "whole"), weights(tmp_path / "again")) == 0.0
-
-

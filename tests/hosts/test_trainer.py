@@ -29,7 +29,11 @@ def largest_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Ten
 
 CUTS: list[dict[str, Any]] = [
     {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
-    {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8, "collator": SafeKeyCollator(0, pad_to_multiple_of=64)},
+    {
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 8,
+        "collator": SafeKeyCollator(0, pad_to_multiple_of=64),
+    },
     {"collator": SafeKeyCollator(0, row_tokens=40)},
     {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 3},
     {"gradient_checkpointing": True},
