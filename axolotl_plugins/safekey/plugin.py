@@ -10,7 +10,7 @@ from typing import Any
 from axolotl.integrations.base import BasePlugin
 
 from axolotl_plugins.safekey.conflicts import refuse_conflicts
-from axolotl_plugins.safekey.cpu import adapt_to_cpu, is_cpu_run
+from axolotl_plugins.safekey.cpu import adapt_to_cpu, is_cpu_run, place_on_cpu
 from safekey_peft.config import SafeKeyConfig, config_from_flags
 
 LOG = logging.getLogger("axolotl.safekey")
@@ -59,16 +59,17 @@ class SafeKeyPlugin(BasePlugin):
         return None
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
-        """Seed before Axolotl estimates the steps, which it draws with the global generator."""
-        self._seed(cfg)
+        """Seed before Axolotl estimates the steps; keep a CPU run's ranks on the CPU.
 
-    def pre_model_load(self, cfg: Any) -> None:
-        """Seed before the adapter's weights are drawn; keep a CPU run's ranks on the CPU."""
+        Both have to happen after the configuration is normalised and before the model loader reads it.
+        """
         self._seed(cfg)
         if self.config.any_active and is_cpu_run():
-            from axolotl_plugins.safekey.cpu import place_on_cpu
-
             place_on_cpu(cfg)
+
+    def pre_model_load(self, cfg: Any) -> None:
+        """Seed before the adapter's weights are drawn."""
+        self._seed(cfg)
 
     def post_model_load(self, cfg: Any, model: Any) -> None:
         """Attach the safety head to the finished model, and load it where a run continues from an adapter."""

@@ -124,7 +124,10 @@ class SafeKeyExampleEncoder:
         if self.config.rto and row.harmful_response is not None:
             response = row.trained_response
             layout = harmful_response_layout(
-                prompt, row.harmful_response, self.renderer.turn.end, response is not None and has_thought(response)
+                prompt,
+                row.harmful_response,
+                self.renderer.turn.end,
+                None if response is None else has_thought(response),
             )
             self._append(examples, faults, layout, row, where, rto_key=key)
         if not examples:

@@ -86,21 +86,22 @@ def safe_response_layout(
         body = prefix[strip_open_tag(prefix, prompt) :] if harmful_response_has_thought else prefix
         if (harmful_response_has_thought or thinks) and not opened:
             head += THOUGHT_OPENING
-        in_thought = opened or harmful_response_has_thought or thinks
+        if opened and not (harmful_response_has_thought or thinks):
+            head += _closing(prompt)
         stripped = strip_open_tag(response)
         reply = join_continuation(body, response[stripped:])
-        if in_thought and not thinks:
+        start = span_start = len(head) + len(body)
+        if harmful_response_has_thought and not thinks:
             # A plain reply cannot follow inside a thought: the model is taught to close it first.
             reply = f"\n{CLOSE_TAG}\n\n{response}"
+            span_start += len(reply) - len(response)
         lead = len(reply) - len(response[stripped:])
-        start = len(head) + len(body)
-        span_start = start
     else:
         body = ""
         if opened:
             stripped = strip_open_tag(response, prompt)
             if not thinks:
-                head += f"\n{CLOSE_TAG}\n\n" if prompt.endswith(OPEN_TAG) else f"{CLOSE_TAG}\n\n"
+                head += _closing(prompt)
             reply, lead = response[stripped:], 0
         elif thinks and strip_open_tag(response) == 0:
             # The data left the opening tag to a template that opens the thought; this one does not.
@@ -127,11 +128,20 @@ def safe_response_layout(
 
 
 def harmful_response_layout(
-    prompt: str, harmful_response: str, turn_end: str, safe_response_has_thought: bool
+    prompt: str, harmful_response: str, turn_end: str, safe_response_has_thought: bool | None
 ) -> TextLayout:
-    """Lay out [X ; H] for RTO; tags are there where the model expects them and are never targets."""
+    """Lay out [X ; H] for RTO; tags are there where the model expects them and are never targets.
+
+    Args:
+        prompt: rendered X with the generation prompt.
+        harmful_response: H.
+        turn_end: end of the turn, a target too.
+        safe_response_has_thought: of the row's safe response; None: the row has none.
+    """
     opened, thinks = opens_thought(prompt), has_thought(harmful_response)
     head, body = prompt, harmful_response
+    if opened and not thinks and safe_response_has_thought is False:
+        head += _closing(prompt)
     if thinks or safe_response_has_thought:
         body = harmful_response[strip_open_tag(harmful_response, prompt) :]
         if not opened and not closes_thought(prompt):
@@ -146,6 +156,11 @@ def harmful_response_layout(
             tags.append((at, at + len(tag)))
             at = text.find(tag, at + len(tag))
     return TextLayout(text=text, prompt_end=len(prompt), supervised=start, unsupervised=tuple(sorted(tags)))
+
+
+def _closing(prompt: str) -> str:
+    """Close, as part of X, the thought that the prompt opened: neither response has one."""
+    return f"\n{CLOSE_TAG}\n\n" if prompt.endswith(OPEN_TAG) else f"{CLOSE_TAG}\n\n"
 
 
 def _answer_continuation(prompt: str, response: str, turn_end: str, prefix: str, opened: bool) -> TextLayout:

@@ -11,12 +11,14 @@ import random
 import re
 
 # Tags are structure, not words: a cut never falls inside one, and a tag does not count towards k.
-_WORD = re.compile(r"(?:(?!</?think>)\S)+")
+_TAG = re.compile(r"</?think>")
+_WORD = re.compile(r"\S+")
 
 
 def word_ends(harmful_response: str) -> list[int]:
     """Return the character offset after each word of H; after each character where H has no white space."""
-    words = list(_WORD.finditer(harmful_response))
+    untagged = _TAG.sub(lambda tag: " " * len(tag.group()), harmful_response)
+    words = list(_WORD.finditer(untagged))
     if len(words) == 1:
         return list(range(words[0].start() + 1, words[0].end() + 1))
     return [word.end() for word in words]

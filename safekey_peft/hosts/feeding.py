@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from safekey_peft.config import FLAG_PREFIX, SafeKeyConfig
-from safekey_peft.data.collator import FEEDS_COLUMN, ROW_COLUMN
+from safekey_peft.data.collator import FEEDS_COLUMN, ROW_COLUMN, TAGS_COLUMN
 from safekey_peft.data.encoder import FEED_BITS
+from safekey_peft.data.tags import LABEL_MASK, LABEL_SHIFT
 from safekey_peft.errors import ConfigError, DataError
 
 _NEEDS = {
@@ -47,6 +48,36 @@ def rows_feeding(dataset: Any) -> dict[str, int]:
     bits = np.asarray([feed for feed, _ in known], dtype=np.int64)
     keys = np.asarray([row for _, row in known], dtype=np.int64)
     return {loss: len(np.unique(keys[bits & bit != 0])) for loss, bit in FEED_BITS.items()}
+
+
+def head_labels(dataset: Any) -> tuple[int, int]:
+    """Count harmless and harmful examples that the safety head learns from.
+
+    Args:
+        dataset: as for ``rows_feeding``.
+    """
+    harmless = harmful = 0
+    column = dataset.with_format(None)[TAGS_COLUMN] if hasattr(dataset, "column_names") else dataset
+    for item in column:
+        tags = item.get(TAGS_COLUMN) if isinstance(item, Mapping) else item
+        if tags:
+            # The label stands on an example's first token.
+            label = (tags[0] & LABEL_MASK) >> LABEL_SHIFT
+            harmless += label == 1
+            harmful += label == 2
+    return harmless, harmful
+
+
+def warn_of_single_class(dataset: Any) -> str | None:
+    """Return a warning where all head labels are the same: the head then learns a constant."""
+    harmless, harmful = head_labels(dataset)
+    if (harmless == 0) == (harmful == 0):
+        return None
+    only = "harmful" if harmful else "harmless"
+    return (
+        f"safekey: all {harmless + harmful} labelled rows are {only}, so the safety head can only learn a constant; "
+        f"add {'harmless' if harmful else 'harmful'} rows with marks"
+    )
 
 
 def require_rows(config: SafeKeyConfig, feeding: Mapping[str, int]) -> None:

@@ -7,6 +7,7 @@ The mixin hands a batch over and logs the breakdown; what a loss is stands in ``
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ from safekey_peft.core import DualPathSafetyHead, LossRole, ObjectiveCounts, Obj
 from safekey_peft.data.collator import EXAMPLE_COLUMNS, SafeKeyCollator, join_masked_segments
 from safekey_peft.errors import ConfigError
 from safekey_peft.hosts.banner import banner
-from safekey_peft.hosts.feeding import require_rows, rows_feeding
+from safekey_peft.hosts.feeding import require_rows, rows_feeding, warn_of_single_class
 from safekey_peft.hosts.fit import choose_cross_entropy, choose_isolation, has_dense_mask, refuse_options
 from safekey_peft.hosts.manifest import build_manifest, write_manifest
 from safekey_peft.hosts.metrics import BreakdownSums
@@ -96,6 +97,7 @@ class SafeKeyTrainerMixin(Trainer):
         self.safekey_feeding = rows_feeding(self.train_dataset) if self.train_dataset is not None else None
         if self.safekey_feeding is not None:
             require_rows(config, self.safekey_feeding)
+            self._single_class = warn_of_single_class(self.train_dataset) if config.dual_path else None
         self.safekey_data_counts: Mapping[str, Any] | None = None
         self.safekey_datasets: list[Mapping[str, Any]] = []
         self.safekey_isolation, isolation_reason = choose_isolation(config, self.model)
@@ -296,6 +298,8 @@ class SafeKeyTrainerMixin(Trainer):
                 f"cross-entropy {self._forward.cross_entropy}": self._reasons["cross_entropy"],
             },
         )
+        if self._single_class:
+            lines = f"{lines}\nWARNING {self._single_class}"
         print(lines, file=sys.stderr, flush=True)
 
     # ------------------------------------------------------------------ files
@@ -330,6 +334,11 @@ class SafeKeyTrainerMixin(Trainer):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._restore_head(resume_from_checkpoint)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self.args.device.type == "cpu" and self.args.device.index is not None:
+            restore_numbered_cpus()
+        super()._load_optimizer_and_scheduler(checkpoint)
+
     def _load_best_model(self) -> None:
         super()._load_best_model()
         if self.state.best_model_checkpoint is not None:
@@ -340,6 +349,16 @@ class SafeKeyTrainerMixin(Trainer):
         if self.safekey_config.any_active and isinstance(head, DualPathSafetyHead):
             restore_safety_head(head, Path(folder))
             logger.info("safety head restored from %s", folder)
+
+
+@functools.cache
+def restore_numbered_cpus() -> None:
+    """Teach torch to load tensors to ``cpu:0``, the device that accelerate gives to each rank on CPUs."""
+
+    def to_cpu(storage: Any, location: str) -> Any:
+        return storage if location.startswith("cpu:") else None
+
+    torch.serialization.register_package(5, lambda _storage: None, to_cpu)
 
 
 class SafeKeyTrainer(SafeKeyTrainerMixin, Trainer):

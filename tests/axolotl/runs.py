@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import socket
@@ -154,6 +155,10 @@ def _child(command: str, path: Path, log: Path, rank: int, ranks: int, port: int
         os.dup2(file, stream)
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
+    for name in (None, *logging.root.manager.loggerDict):
+        for handler in logging.getLogger(name).handlers:  # bound to the parent's streams
+            if type(handler) is logging.StreamHandler:
+                handler.setStream(sys.stderr)
     if ranks > 1:
         os.environ.update(
             RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1",

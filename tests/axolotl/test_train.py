@@ -214,8 +214,9 @@ def test_best_checkpoint_and_evaluate_agree(base: Path, data: Path, tmp_path: Pa
     """The validation split divides rows; the best checkpoint comes with its head; ``axolotl evaluate`` loads both."""
     out = tmp_path / "out"
     cfg = config(
-        base, data, out, num_epochs=3, val_set_size=0.25, eval_strategy="epoch", save_strategy="epoch",
-        load_best_model_at_end=True, early_stopping_patience=2, learning_rate=0.05, safekey_last_epochs=1,
+        base, data, out, num_epochs=3, val_set_size=0.25, eval_strategy="steps", save_strategy="steps",
+        eval_steps=3, save_steps=3, save_total_limit=20, load_best_model_at_end=True, early_stopping_patience=2,
+        learning_rate=0.05, safekey_last_epochs=1,
     )  # fmt: skip
     run = run_axolotl("train", cfg)
     succeeded(run)
@@ -261,6 +262,7 @@ def test_mixed_with_a_stock_dataset_type(base: Path, data: Path, tmp_path: Path)
 
 def test_two_ranks_resume_or_say_why_not(base: Path, data: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"num_epochs": 2, "save_steps": 2, "save_strategy": "steps", "micro_batch_size": 2}
+    options["save_total_limit"] = 20
     cfg = config(base, data, tmp_path / "whole", **options)
     succeeded(run_axolotl("train", cfg, ranks=2))
     again = {

@@ -262,3 +262,11 @@ def test_all_switches_off_is_the_stock_trainer() -> None:
     ours = train({}, data=data, collator=pad)  # type: ignore[arg-type]
     stock = train({}, data=data, collator=pad, trainer_cls=plain_trainer)  # type: ignore[arg-type]
     assert largest_difference(trainable(ours), trainable(stock)) == 0.0
+
+
+def test_single_class_of_labels_warns_and_trains(capsys: pytest.CaptureFixture[str]) -> None:
+    harmful = [row for row in features(VOCABULARY) if not row["safekey_tags"][0] & (1 << 7)]
+    assert train(data=harmful).state.global_step == 1
+    assert "labelled rows are harmful, so the safety head can only learn a constant" in capsys.readouterr().err
+    train()
+    assert "constant" not in capsys.readouterr().err
