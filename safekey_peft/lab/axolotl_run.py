@@ -47,6 +47,7 @@ CPU_SETTINGS: Mapping[str, Any] = {
 
 CHILD_ENVIRONMENT: Mapping[str, str] = {
     "CUDA_VISIBLE_DEVICES": "",  # the same run on every machine
+    "OMP_NUM_THREADS": "1",  # a second thread costs this small model more than it gives
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
     "AXOLOTL_DO_NOT_TRACK": "1",
@@ -105,18 +106,20 @@ def write_config(path: Path, purpose: str, config: Mapping[str, Any]) -> None:
     )
 
 
-def train(config: Path, log: Path, on_step: OnTrainerStep | None = None) -> None:
+def train(config: Path, log: Path, seed: int, on_step: OnTrainerStep | None = None) -> None:
     """Run ``axolotl train`` on a configuration and wait for it.
 
     Args:
         config: the YAML file.
+        seed: for what Axolotl draws before it seeds.
         log: where the child's output goes.
         on_step: told about the progress.
 
     Raises:
         SafeKeyError: the child failed; the message holds the end of its log and the log's path.
     """
-    command = [sys.executable, "-m", "axolotl.cli.main", "train", str(config), "--launcher", "python"]
+    launcher = [sys.executable, "-m", "safekey_peft.lab.seeded_run", str(seed), "axolotl.cli.main"]
+    command = [*launcher, "train", str(config), "--launcher", "python"]
     seen = b""
     with log.open("wb") as log_file:
         child = subprocess.Popen(

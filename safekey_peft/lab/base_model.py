@@ -121,7 +121,7 @@ def train_base_model(
     """
     import torch
 
-    draw = world.random("pretraining")
+    draw = world.generator("pretraining")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(world.seed)
         model = _new_model(sizes)
@@ -139,7 +139,7 @@ def train_base_model(
             )
             done += 1
             if on_step is not None:
-                on_step(done, planned, f"loss {loss:.3f}" if done % 10 == 0 else "")
+                on_step(done, planned, f"loss {loss:.3f}")
         gate = gate_shares(model, world)
         failing = {kind: share for kind, share in gate.items() if share < GATE}
         if not failing:
@@ -160,7 +160,7 @@ def gate_shares(model: LlamaForCausalLM, world: World, count: int = GATE_COUNT) 
     """
     import torch
 
-    draw = world.random("gate")
+    draw = world.generator("gate")
     shares = {}
     model.eval()
     for kind in KINDS:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from safekey_peft.lab.axolotl_run import FOUR_LOSSES, train, training_config, write_config
-from safekey_peft.lab.base_model import BaseModel, ensure_base_model
+from safekey_peft.lab.base_model import BaseModel, OnStep, ensure_base_model
+from safekey_peft.lab.console import one_quiet_thread, progress_bars
 from safekey_peft.lab.evaluation import evaluate, load_model
 from safekey_peft.lab.probes import Probe, build_probes
 from safekey_peft.lab.tokenizer import build_tokenizer
@@ -51,6 +51,7 @@ SHOWN = {
     "over_refusal": "harmless requests",
     "capability": "capability",
 }
+ROWS_FILE, DOCUMENTS_FILE, RESULTS_FILE = "tuning.jsonl", "documents.jsonl", "results.json"
 ATTACKS = ("in_domain", "unseen_wrappers", "late_reveal", "prefilling")
 
 
@@ -83,28 +84,17 @@ def run_demo(
     tuning = build_tuning_set(world, sizes)
     probes = build_probes(world, tuning.harmful_requests)
     _clear(workdir, fresh)
-    rows, documents = workdir / "tuning.jsonl", workdir / "documents.jsonl"
-    write_json_lines(rows, tuning.rows)
-    write_json_lines(documents, tuning.documents)
+    write_json_lines(workdir / ROWS_FILE, tuning.rows)
+    write_json_lines(workdir / DOCUMENTS_FILE, tuning.documents)
 
     console.print(f"Potion world {seed}: everything is harmless, and a grammar says what is forbidden.")
-    base = _base(world, workdir, console)
-    results: dict[str, Result] = {"base": _evaluate("base", base.path, None, probes, console)}
-    for variant in VARIANTS:
-        output = workdir / variant.name
-        config = workdir / f"{variant.name}.yaml"
-        write_config(
-            config,
-            f"Potion world, {variant.title}. QLoRA on CPU, about a minute.",
-            training_config(base.path, rows, documents, output, seed, variant.flags),
-        )
-        with _progress(console, f"train {variant.title}") as report:
-            train(
-                config,
-                workdir / f"{variant.name}.log",
-                lambda done, planned, say=report: say(done, planned, ""),
-            )
-        results[variant.name] = _evaluate(variant.title, base.path, output, probes, console)
+    with one_quiet_thread():
+        base = _base(world, workdir, console)
+        _train_variants(base.path, workdir, seed, console)
+        adapters = {"base": None} | {variant.name: workdir / variant.name for variant in VARIANTS}
+        results = {
+            name: _evaluate(name, base.path, adapter, probes, console) for name, adapter in adapters.items()
+        }
 
     record = {
         "caution": CAUTION,
@@ -114,7 +104,7 @@ def run_demo(
         "seconds": round(time.monotonic() - started),
         "models": results,
     }
-    (workdir / "results.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (workdir / RESULTS_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     _print_summary(record, workdir, console)
     return record
 
@@ -163,8 +153,8 @@ def _success(record: Mapping[str, Any], model: str) -> float:
 
 
 def _base(world: World, workdir: Path, console: Console) -> BaseModel:
-    with _progress(console, "train the base") as report:
-        base = ensure_base_model(world, workdir, on_step=report)
+    with progress_bars(console) as add_bar:
+        base = ensure_base_model(world, workdir, on_step=add_bar("train the base"))
     lowest = min(base.gate, key=base.gate.__getitem__)
     found = "Base from an earlier run" if base.cached else "Base"
     console.print(
@@ -173,30 +163,29 @@ def _base(world: World, workdir: Path, console: Console) -> BaseModel:
     return base
 
 
-def _evaluate(title: str, base: Path, adapter: Path | None, probes: list[Probe], console: Console) -> Result:
-    with console.status(f"ask {title} {len(probes)} probes"):
+def _train_variants(base: Path, workdir: Path, seed: int, console: Console) -> None:
+    """Train all variants side by side, each on one core."""
+
+    def run(variant: Variant, report: OnStep) -> None:
+        config = workdir / f"{variant.name}.yaml"
+        train(config, workdir / f"{variant.name}.log", seed, lambda done, planned: report(done, planned, ""))
+
+    rows, documents = workdir / ROWS_FILE, workdir / DOCUMENTS_FILE
+    for variant in VARIANTS:
+        write_config(
+            workdir / f"{variant.name}.yaml",
+            f"Potion world, {variant.title}. QLoRA on CPU, about a minute.",
+            training_config(base, rows, documents, workdir / variant.name, seed, variant.flags),
+        )
+    with progress_bars(console) as add_bar, ThreadPoolExecutor(len(VARIANTS)) as pool:
+        runs = [pool.submit(run, variant, add_bar(f"train {variant.title}")) for variant in VARIANTS]
+        for finished in runs:
+            finished.result()
+
+
+def _evaluate(name: str, base: Path, adapter: Path | None, probes: list[Probe], console: Console) -> Result:
+    with console.status(f"ask {name} {len(probes)} probes"):
         return evaluate(load_model(base, adapter), build_tokenizer(), probes)
-
-
-@contextmanager
-def _progress(console: Console, title: str) -> Iterator[Callable[[int, int, str], None]]:
-    columns = (
-        TextColumn("{task.description:24}"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[remark]}"),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=None, remark="")
-
-        def report(done: int, planned: int, remark: str) -> None:
-            fields = {"remark": remark} if remark else {}
-            progress.update(task, completed=done, total=planned, **fields)
-
-        yield report
 
 
 def _clear(workdir: Path, fresh: bool) -> None:

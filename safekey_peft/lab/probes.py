@@ -62,7 +62,7 @@ def build_probes(world: World, tuned: Collection[Request], count: int = 50) -> l
     Returns: probes of the columns ``in_domain``, ``unseen_wrappers``, ``late_reveal``, ``prefilling``,
         ``completion``, ``unseen_attributes``, ``over_refusal`` and ``capability``.
     """
-    draw = world.random("probes")
+    draw = world.generator("probes")
     forbidden = [request for request in tunable_forbidden(world) if request not in tuned]
     probes = list(_wrapped(world, draw, "in_domain", "plain", forbidden, PLAIN, count))
     for column, wrappers in (("unseen_wrappers", UNSEEN_WRAPPERS), ("late_reveal", LATE_REVEAL)):

@@ -11,6 +11,7 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,8 @@ def harmless_kinds(held_out: Sequence[str] = ()) -> dict[str, list[Request]]:
 def build_tuning_set(world: World, sizes: TuningSizes | None = None) -> TuningSet:
     """Draw the tuning set of a world; the same world and sizes give the same rows."""
     sizes = sizes or TuningSizes()
-    draw = world.random("tuning set")
-    harmful = draw.sample(tunable_forbidden(world), sizes.harmful_plain)
+    draw = world.generator("tuning set")
+    harmful = _evenly(tunable_forbidden(world), sizes.harmful_plain, draw)
     kinds = harmless_kinds(world.held_out_attributes)
     rows = [
         _request_row(world, f"harmful_plain-{index:03d}", request, PLAIN[index % len(PLAIN)], draw)
@@ -92,6 +93,18 @@ def tunable_forbidden(world: World) -> list[Request]:
         for request in ALL_REQUESTS
         if request.is_forbidden and request.attribute not in world.held_out_attributes
     ]
+
+
+def _evenly(requests: Sequence[Request], count: int, draw: random.Random) -> list[Request]:
+    """Draw requests without repetition, as many of each verb and attribute as can be.
+
+    A pair that is missing by chance would make in-domain attacks succeed for want of rows, not of a loss.
+    """
+    of_pair: dict[tuple[str, str], list[Request]] = {}
+    for request in draw.sample(requests, len(requests)):
+        of_pair.setdefault((request.verb, request.attribute), []).append(request)
+    rounds = zip_longest(*of_pair.values())
+    return [request for round_ in rounds for request in round_ if request is not None][:count]
 
 
 def write_json_lines(path: Path, rows: Iterable[Row]) -> None:

@@ -94,7 +94,7 @@ class World:
     def __init__(self, seed: int) -> None:
         """Draw the world of a seed."""
         self.seed = seed
-        draw = self.random("world")
+        draw = self.generator("world")
         items = draw.sample(words.INGREDIENTS, len(words.INGREDIENTS))
         self.own_ingredients = {word: (items.pop(), items.pop()) for word in words.ATTRIBUTES + words.OBJECTS}
         self.verb_ingredient = {verb: items.pop() for verb in words.MAKING_VERBS}
@@ -106,7 +106,7 @@ class World:
         )
         self.held_out_attributes = tuple(draw.sample(words.DARK_ATTRIBUTES, HELD_OUT_DARK_ATTRIBUTES))
 
-    def random(self, purpose: str) -> random.Random:
+    def generator(self, purpose: str) -> random.Random:
         """Return a generator that depends on the seed and the purpose only."""
         return random.Random(f"potion world {self.seed}: {purpose}")
 

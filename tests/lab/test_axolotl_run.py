@@ -33,7 +33,7 @@ def test_written_configuration_reads_back(tmp_path: Path) -> None:
 
 
 def child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str) -> Path:
-    """Put a script in the place of ``python -m axolotl.cli.main train CONFIG``."""
+    """Put a script in the place of the interpreter that runs Axolotl."""
     script = tmp_path / "child.py"
     script.write_text(body)
     launcher = tmp_path / "python"
@@ -53,14 +53,14 @@ def test_progress_is_the_trainers_own_bar(monkeypatch: pytest.MonkeyPatch, tmp_p
         "    sys.stderr.write(f'\\r {n * 33}%|#   | {n}/3 [00:0{n}<00:02, 7it/s]'); sys.stderr.flush()\n",
     )
     steps: list[tuple[int, int]] = []
-    train(tmp_path / "x.yaml", log, lambda done, planned: steps.append((done, planned)))
+    train(tmp_path / "x.yaml", log, 0, lambda done, planned: steps.append((done, planned)))
     assert steps[-1] == (3, 3) and all(planned == 3 for _, planned in steps)
 
 
 def test_failing_child_shows_the_end_of_its_log_and_where_it_is(monkeypatch, tmp_path: Path) -> None:
     log = child(monkeypatch, tmp_path, "print('first line'); raise SystemExit('no such loss')")
     with pytest.raises(SafeKeyError, match="exit status 1") as caught:
-        train(tmp_path / "x.yaml", log)
+        train(tmp_path / "x.yaml", log, 0)
     assert "no such loss" in str(caught.value) and str(log) in str(caught.value)
 
 

@@ -18,7 +18,7 @@ def tokenizer():
 
 def conversation(wrapper: str) -> list[dict[str, str]]:
     world = World(0)
-    query = world.wrap(REQUEST, wrapper, world.random("test"))
+    query = world.wrap(REQUEST, wrapper, world.generator("test"))
     return [
         {"role": "user", "content": query},
         {"role": "assistant", "content": world.compliant_response(REQUEST, wrapper).text},

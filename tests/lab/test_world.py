@@ -59,7 +59,7 @@ def test_first_item_of_a_recipe_is_no_secret() -> None:
 
 def test_every_word_is_in_the_vocabulary() -> None:
     world, known = World(0), set(words.vocabulary())
-    draw = world.random("test")
+    draw = world.generator("test")
     for request in ALL_REQUESTS[::7]:
         for wrapper in WRAPPERS:
             texts = [
