@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+TORCH_CHUNK_TOKENS = 512
+"""Targets per chunk of torch's kernel. Its automatic choice cuts so finely on a CPU that the matrix products crawl:
+2.7 times the time of full logits for 700 targets and 32,000 entries, against 0.8 times with this."""
+
 
 def cross_entropy_sums(logits: Tensor, targets: Tensor, sizes: Sequence[int]) -> Tensor:
     """Sum −log p(target) over each consecutive group of targets.
@@ -87,7 +91,7 @@ def fused_kernel(device_type: str, dtype: torch.dtype) -> str | None:
 
 
 def _torch_sum(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
-    options = torch.nn.LinearCrossEntropyOptions()
+    options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=TORCH_CHUNK_TOKENS)
     result: Tensor = functional.linear_cross_entropy(
         hidden, weight, targets, linear_bias=bias, reduction="sum", options=options
     )
