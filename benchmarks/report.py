@@ -186,7 +186,8 @@ def _setting(runs: Sequence[VocabularyRun], facts: dict[str, Any]) -> str:
     return (
         f"Random Llama ({sizes}), float32, LoRA of rank {facts['lora_rank']} on all linear layers, SDPA attention; "
         f"{facts['batches']} micro-batches of {facts['rows']} rows with lengths of STAR-1 "
-        f"({facts['lengths']}), each {facts['repeats']} times (two forwards: once). Harmful responses are synthetic."
+        f"({facts['lengths']}), each {facts['repeats']} times (fused and two forwards: once). "
+        "Harmful responses are synthetic."
     )
 
 
