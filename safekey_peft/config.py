@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from safekey_peft.errors import ConfigError
 
@@ -21,6 +21,12 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 def _no_number_as_switch(value: Any) -> Any:
     if not isinstance(value, bool):
         raise ValueError("expected true or false")
+    return value
+
+
+def _visible(value: str) -> str:
+    if not value.strip():
+        raise ValueError("expected text, found only white space")
     return value
 
 
@@ -58,7 +64,7 @@ class SafeKeyConfig(BaseModel):
     rto_keep: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         default=1.0, description="Fraction of RTO positions that are kept (paper: 1.0 for LoRA, 0.05 for full tuning)."
     )
-    refusal_text: Annotated[str, Field(min_length=1, strict=True)] = Field(
+    refusal_text: Annotated[str, Field(strict=True), AfterValidator(_visible)] = Field(
         default="Sorry", description="RTO's target is the first token of this text as a response starts with it."
     )
     annotation: Literal["given", "rule"] = Field(
@@ -73,12 +79,6 @@ class SafeKeyConfig(BaseModel):
     isolation: Literal["auto", "packed", "rows"] = Field(
         default="auto", description="Segments packed into one row, or as separate rows; `auto` probes the model."
     )
-
-    @model_validator(mode="after")
-    def _refusal_text_is_visible(self) -> SafeKeyConfig:
-        if not self.refusal_text.strip():
-            raise ValueError("refusal_text: expected text, found only white space")
-        return self
 
     @property
     def active(self) -> tuple[str, ...]:
