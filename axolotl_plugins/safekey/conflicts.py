@@ -21,6 +21,7 @@ _CONFLICTS = {
     "use_eaft": "EAFT replaces the token loss; remove use_eaft",
     "label_smoothing_factor": "label smoothing changes every target; remove it",
     "kd_trainer": "distillation has its own trainer; remove kd_trainer",
+    "torch_compile": "compiled forwards are untested with the losses' hooks; set torch_compile: false",
     "use_mora": "untested with the safety losses; use adapter: qlora or lora",
 }
 _SIZES = {

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from safekey_peft.config import SafeKeyConfig
 from safekey_peft.core import DualPathSafetyHead
 from safekey_peft.errors import ConfigError
-from safekey_peft.model.forward import HEAD_NAME, causal_lm_of
+from safekey_peft.model.forward import HEAD_NAME, causal_lm_of, lm_head_of
 from safekey_peft.model.head_files import save_safety_head
 
 _HEAD_PREFIX = f"{HEAD_NAME}."
@@ -46,7 +46,8 @@ def attach_safety_head(model: nn.Module, config: SafeKeyConfig, *, seed: int = 4
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = DualPathSafetyHead(hidden_size)
-    device = next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
+    # Where the last hidden states are; a model spread over devices ends on another one than it begins on.
+    device = next((p.device for p in lm_head_of(model).parameters() if not p.is_meta), torch.device("cpu"))
     setattr(model, HEAD_NAME, head.to(device))
     _save_head_with_model(model)
     return head

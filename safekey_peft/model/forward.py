@@ -165,9 +165,10 @@ class SegmentForward:
         hidden: Tensor = args[0].reshape(-1, args[0].shape[-1])
         if self.safety_head is not None:
             states = hidden.detach() if self.detach_head else hidden
-            pooled = pool_spans(states, plan.pool_index, plan.pool_members)
+            # A model spread over devices ends on another one than it begins on.
+            pooled = pool_spans(states, plan.pool_index.to(hidden.device), plan.pool_members.to(hidden.device))
             self._head_logits = torch.stack(self.safety_head(pooled[0], pooled[1]))
-        return (hidden.index_select(0, plan.positions)[None], *args[1:])
+        return (hidden.index_select(0, plan.positions.to(hidden.device))[None], *args[1:])
 
     def _hand_out_head_logits(self, _module: nn.Module, _args: Any, outputs: Any) -> Any:
         if self._head_logits is not None:

@@ -35,7 +35,9 @@ def stops(cfg: dict[str, Any], *words: str, command: str = "train") -> str:
         ("SafeKey_RTO", "safekey_rto"),
     ],
 )
-def test_misspelt_flag_stops_with_the_nearest_name(base: Path, data: Path, tmp_path: Path, flag: str, near: str) -> None:
+def test_misspelt_flag_stops_with_the_nearest_name(
+    base: Path, data: Path, tmp_path: Path, flag: str, near: str
+) -> None:
     error = stops(config(base, data, tmp_path / "out", **{flag: True}), flag, f"did you mean {near!r}")
     assert error.startswith("ConfigError")
 

@@ -260,6 +260,29 @@ def test_mixed_with_a_stock_dataset_type(base: Path, data: Path, tmp_path: Path)
     assert manifest(tmp_path / "out")["rows"]["read"] == 24
 
 
+def test_metrics_are_those_of_all_ranks(base: Path, data: Path, tmp_path: Path) -> None:
+    """Logged training and evaluation metrics of two ranks are those of one, with an odd number of rows."""
+    found = []
+    for ranks in (1, 2):
+        cfg = config(
+            base, data, tmp_path / f"ranks{ranks}", learning_rate=1e-30, lora_dropout=0.0, max_steps=1, val_set_size=5,
+            eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1, micro_batch_size=8 // ranks,
+            eval_batch_size=2, safekey_harmful_prefix=False,
+        )  # fmt: skip
+        succeeded(run_axolotl("train", cfg, ranks=ranks))
+        merged: dict[str, float] = {}
+        for entry in log_lines(tmp_path / f"ranks{ranks}"):
+            merged.update(entry)
+        found.append({k: v for k, v in merged.items() if "safekey/" in k or k in ("loss", "eval_loss")})
+    one, two = found
+    assert one.keys() == two.keys() and len(one) > 15
+    for name, value in one.items():
+        if name.startswith("eval_"):
+            assert two[name] == pytest.approx(value, rel=1e-5), name
+    everywhere = {"loss_key", "loss_rto", "loss_sft", "loss_head_context"}
+    assert {f"safekey/{name}" for name in everywhere} <= two.keys()
+
+
 def test_two_ranks_resume_or_say_why_not(base: Path, data: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"num_epochs": 2, "save_steps": 2, "save_strategy": "steps", "micro_batch_size": 2}
     options["save_total_limit"] = 20
