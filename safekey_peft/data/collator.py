@@ -2,8 +2,9 @@
 
 A batch is a flat dictionary of tensors, so that any host can move it to a device:
 
-    input_ids, position_ids          [B, T]      all segments but the query-masked ones
-    masked_columns, …_position_ids   [B, T']     [U;K] segments, to be joined on the right (packed), or
+    input_ids, position_ids          [B, T]      all segments but the query-masked ones; packed, [U;K] segments may
+                                                 begin in what would be filling at the end of a row
+    masked_columns, …_position_ids   [B, T']     the rest of the [U;K] segments, to be joined on the right, or
     masked_rows, …_position_ids      [B', T']    … below (one segment per row)
     {sft,prefix,rto,key}_positions   [N, 2]      (row, column) of the hidden state that predicts a target
     {sft,prefix,rto,key}_targets     [N]         token ids
@@ -87,37 +88,42 @@ class SafeKeyCollator:
         """Divide examples into the rows that cost least; within a row they keep their order."""
         if self.row_tokens is None or self.isolation == "rows":
             return [examples]
-        lengths = [sum(len(segment) for segment in example) for example in examples]
-        divisions = [_divide(lengths, rows) for rows in range(1, len(examples) + 1)]
+        lengths = [sum(len(s) for s in example if not s.query_masked) for example in examples]
+        # The [U;K] segments do not count: while their losses are off they are not there, afterwards they fill rows up.
+        divisions = [_divide(lengths, [0] * rows) for rows in range(1, len(examples) + 1)]
         cheapest = min(divisions, key=lambda bins: _dense_cost(bins, lengths, self.row_tokens or 0))
         return [[examples[index] for index in sorted(row)] for row in cheapest]
 
     def _collate_packed(self, rows: list[list[Segment]], flat: list[Segment]) -> dict[str, Tensor]:
-        main = [[segment for segment in row if not segment.query_masked] for row in rows]
-        masked = [[segment for segment in row if segment.query_masked] for row in rows]
-        masked_width = max(sum(map(len, row)) for row in masked)
-        width = max(sum(map(len, row)) for row in main)
-        width = self._round_up(width + masked_width) - masked_width
-        ids, positions, placed = self._fill(main, width, 0)
-        masked_ids, masked_positions, masked_placed = self._fill(masked, masked_width, width)
-        batch = {"input_ids": ids, "position_ids": positions}
-        batch["masked_columns"], batch["masked_columns_position_ids"] = masked_ids, masked_positions
-        return batch | _targets(placed + masked_placed) | _pools(placed) | _token_counts(flat)
+        full = [[segment for segment in row if not segment.query_masked] for row in rows]
+        filled = [sum(map(len, row)) for row in full]
+        main_width = self._round_up(max(filled))
+        # A [U;K] attends only to itself and need not stand in its example's row: it goes where most room is left.
+        masked = [segment for segment in flat if segment.query_masked]
+        for row, indices in zip(full, _divide([len(segment) for segment in masked], filled), strict=True):
+            row.extend(masked[index] for index in indices)
+        width = self._round_up(max(sum(map(len, row)) for row in full))
+        ids, positions, placed = self._fill(full, width)
+        batch = {"input_ids": ids[:, :main_width], "position_ids": positions[:, :main_width]}
+        batch["masked_columns"] = ids[:, main_width:]
+        batch["masked_columns_position_ids"] = positions[:, main_width:]
+        batch = {name: tensor.contiguous() for name, tensor in batch.items()}
+        return batch | _targets(placed) | _pools(placed) | _token_counts(flat)
 
     def _collate_rows(self, flat: list[Segment]) -> dict[str, Tensor]:
         main = [[segment] for segment in flat if not segment.query_masked]
         masked = [[segment] for segment in flat if segment.query_masked]
         width = self._round_up(max(len(row[0]) for row in main))
         masked_width = self._round_up(max((len(row[0]) for row in masked), default=0))
-        ids, positions, placed = self._fill(main, width, 0)
-        masked_ids, masked_positions, masked_placed = self._fill(masked, masked_width, 0)
+        ids, positions, placed = self._fill(main, width)
+        masked_ids, masked_positions, masked_placed = self._fill(masked, masked_width)
         below = [(segment, row + len(main), column) for segment, row, column in masked_placed]
         batch = {"input_ids": ids, "position_ids": positions}
         batch["masked_rows"], batch["masked_rows_position_ids"] = masked_ids, masked_positions
         return batch | _targets(placed + below) | _pools(placed) | _token_counts(flat)
 
-    def _fill(self, rows: list[list[Segment]], width: int, shift: int) -> tuple[Tensor, Tensor, list[Placed]]:
-        """Write segments into rows of ``width`` tokens; ``shift`` is the column of their first token."""
+    def _fill(self, rows: list[list[Segment]], width: int) -> tuple[Tensor, Tensor, list[Placed]]:
+        """Write segments into rows of ``width`` tokens."""
         ids = np.full((len(rows), width), self.pad_token_id, dtype=np.int64)
         positions = np.zeros((len(rows), width), dtype=np.int64)
         placed: list[Placed] = []
@@ -130,7 +136,7 @@ class SafeKeyCollator:
                 first = segment.start_position if self.isolation == "rows" else 0
                 ids[index, at:end] = segment.input_ids
                 positions[index, at:end] = np.arange(first, first + len(segment))
-                placed.append((segment, index, shift + at))
+                placed.append((segment, index, at))
                 at = end
             if self.isolation == "rows":
                 positions[index, at:] = positions[index, at - 1] if at else 0
@@ -166,14 +172,14 @@ def join_masked_segments(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     )
 
 
-def _divide(lengths: Sequence[int], rows: int) -> list[list[int]]:
-    """Divide examples evenly: the longest first, each into the row that is shortest so far."""
-    bins: list[list[int]] = [[] for _ in range(rows)]
-    filled = [0] * rows
+def _divide(lengths: Sequence[int], filled: Sequence[int]) -> list[list[int]]:
+    """Divide over rows that hold ``filled`` tokens each: the longest first, each into the row that is shortest then."""
+    bins: list[list[int]] = [[] for _ in filled]
+    rows = list(filled)
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        place = filled.index(min(filled))
+        place = rows.index(min(rows))
         bins[place].append(index)
-        filled[place] += lengths[index]
+        rows[place] += lengths[index]
     return bins
 
 

@@ -95,7 +95,10 @@ def test_schedule_starts_at_the_last_epochs(last: Any, steps: int, per_epoch: in
 
 
 def test_segments_cost_nothing_while_their_losses_are_off() -> None:
-    trainer = make_trainer({**ALL, "last_epochs": 1}, num_train_epochs=3, per_device_train_batch_size=4)
+    one_row = SafeKeyCollator(0, row_tokens=1_000_000)  # several rows would be filled up
+    trainer = make_trainer(
+        {**ALL, "last_epochs": 1}, collator=one_row, num_train_epochs=3, per_device_train_batch_size=4
+    )
     tokens: list[int] = []
     heads: list[int] = []
 
