@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.memory import GIB, PeakMemory
-from benchmarks.row_width import RowWidth
+from benchmarks.row_width import RowWidth, equal_cost_width
 from benchmarks.timing import StepTime, median_seconds, ratio
 
 PACKAGES = ("torch", "transformers", "peft")
@@ -145,6 +145,7 @@ def markdown(runs: Sequence[VocabularyRun], widths: Sequence[RowWidth], facts: d
                 for w in widths
             ],
         )
+        body += ["", "Attention costs a token as much as everything else at a width of about " + _equal_widths(widths)]
     return "\n".join(body) + "\n"
 
 
@@ -189,6 +190,14 @@ def _setting(runs: Sequence[VocabularyRun], facts: dict[str, Any]) -> str:
         f"({facts['lengths']}), each {facts['repeats']} times (fused and two forwards: once). "
         "Harmful responses are synthetic."
     )
+
+
+def _equal_widths(widths: Sequence[RowWidth]) -> str:
+    found = []
+    for hidden in dict.fromkeys(width.hidden for width in widths):
+        tokens = equal_cost_width([width for width in widths if width.hidden == hidden])
+        found.append(f"{tokens:.0f} tokens for a hidden size of {hidden} ({tokens / hidden:.1f} times)")
+    return ", ".join(found) + "."
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:

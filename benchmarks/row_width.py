@@ -1,8 +1,8 @@
 """How wide the rows should be in which examples are packed when attention has a dense mask.
 
 One row of everything fills nothing up but lets every token attend over the whole row; many short rows cost filling.
-``SafeKeyCollator.row_tokens`` is the width at which the two costs of a token are equal; it grows with the model's
-hidden size, so two sizes are measured.
+``SafeKeyCollator.row_tokens`` is the width at which attention costs a token as much as everything else; it grows with
+the model's hidden size, so two sizes are measured. Large candidates make the collator divide the batch into few rows.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import linear_regression, median
 from typing import Any
 
 from benchmarks.examples import build_micro_batch
 from benchmarks.lengths import RowLengths
 
-CANDIDATES: tuple[int | None, ...] = (None, 256, 1024, 2048, 4096)
+CANDIDATES: tuple[int | None, ...] = (None, 2**20, 2**16, 2**14, 2048, 512)
 VOCABULARY = 2048
 """Small: the LM head costs the same in every division."""
 
@@ -38,6 +38,24 @@ class RowWidth:
     rows: int
     width: int
     cpu_seconds: float
+
+
+def equal_cost_width(widths: Sequence[RowWidth]) -> float:
+    """Estimate the width at which attention costs as much as the rest, from seconds = tokens · (a + b · width).
+
+    Args:
+        widths: of one model.
+
+    Returns:
+        a / b; not a number where all candidates gave the same division.
+    """
+    shapes = {(w.rows, w.width): w.cpu_seconds for w in widths}
+    if len(shapes) < 2:
+        return float("nan")
+    x = [width for _, width in shapes]
+    y = [seconds / (rows * width) for (rows, width), seconds in shapes.items()]
+    slope, intercept = linear_regression(x, y)
+    return intercept / slope if slope else float("inf")
 
 
 def measure_row_widths(

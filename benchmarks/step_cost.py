@@ -57,7 +57,7 @@ class Extent:
     width_rows: int
 
 
-FULL = Extent(FULL_SIZE, (32_000, 128_000), 2, 4, 2, (SMALL_SIZE, FULL_SIZE), 8)
+FULL = Extent(FULL_SIZE, (32_000, 128_000), 2, 4, 3, (SMALL_SIZE, FULL_SIZE), 8)
 QUICK = Extent(TOY_SIZE, (256,), 1, 2, 1, (TOY_SIZE,), 4)
 QUICK_LENGTH_DIVISOR = 16
 
