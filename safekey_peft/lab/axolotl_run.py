@@ -33,17 +33,14 @@ FOUR_LOSSES: Mapping[str, Any] = {
 
 CPU_SETTINGS: Mapping[str, Any] = {
     "bf16": False,
-    "fp16": False,
-    "tf32": False,
+    # Axolotl switches these kernels on by itself; without a GPU they stop at the first step.
     "lora_mlp_kernel": False,
     "lora_qkv_kernel": False,
     "lora_o_kernel": False,
-    "attn_implementation": "sdpa",
-    "gradient_checkpointing": False,
-    "use_cpu": True,
+    # No accelerator is found anyway; this spares a warning.
     "dataloader_pin_memory": False,
-    "dataset_num_proc": 1,
 }
+"""With a loss switched on the plugin sets these itself; plain SFT is Axolotl's own run and needs them."""
 
 CHILD_ENVIRONMENT: Mapping[str, str] = {
     "CUDA_VISIBLE_DEVICES": "",  # the same run on every machine
