@@ -127,6 +127,16 @@ def results_table(results: Mapping[str, Result]) -> Table:
     return table
 
 
+def shortcut_sentence(harmless_wrapped: int) -> str:
+    """Return what the harmless wrapped rows, or their absence, mean for the comparison."""
+    if harmless_wrapped == 0:
+        return "The tuning set holds no harmless rows in wrappers: plain SFT then refuses in them by itself."
+    return (
+        f"The tuning set holds {harmless_wrapped} harmless rows in wrappers. They plant the shortcut "
+        '"a wrapper means comply" on purpose: without them plain SFT refuses in unseen wrappers by itself.'
+    )
+
+
 def _print_summary(record: Mapping[str, Any], workdir: Path, console: Console) -> None:
     console.print()
     console.print(results_table(record["models"]))
@@ -139,10 +149,7 @@ def _print_summary(record: Mapping[str, Any], workdir: Path, console: Console) -
         "attribute's own ingredients that was shown. In the last two, success is the right answer, and "
         f"refused is over-refusal. Capability relative to the base: {', '.join(relative)}.",
     )
-    console.print(
-        f"The tuning set holds {record['harmless_wrapped_rows']} harmless rows in wrappers, which plant the "
-        'shortcut "a wrapper means comply" on purpose; without them plain SFT generalises well here.'
-    )
+    console.print(shortcut_sentence(record["harmless_wrapped_rows"]))
     console.print(f"[bold]{CAUTION}[/bold]")
     console.print(f"Took {record['seconds']} s. Rows, configurations, logs, adapters and results.json:")
     console.print(str(workdir), soft_wrap=True, highlight=False)
