@@ -120,7 +120,13 @@ def reject_unknown_flags(keys: Iterable[object]) -> None:
     for key in keys:
         text = str(key)
         shape = text.replace("-", "_").lower()
-        if text in known or not shape.startswith(("safekey", "safe_key")):
+        if text in known:
+            continue
+        if not shape.startswith(("safekey", "safe_key")):
+            # The prefix itself may be misspelt; the host would drop the key without a word.
+            match = difflib.get_close_matches(shape, known, n=1, cutoff=0.88)
+            if match:
+                faults.append(f"{text!r} is not a flag, did you mean {match[0]!r}?")
             continue
         near = folded.get(shape.replace("_", ""))
         if near is None:

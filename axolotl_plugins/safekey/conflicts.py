@@ -22,6 +22,12 @@ _CONFLICTS = {
     "label_smoothing_factor": "label smoothing changes every target; remove it",
     "kd_trainer": "distillation has its own trainer; remove kd_trainer",
     "torch_compile": "compiled forwards are untested with the losses' hooks; set torch_compile: false",
+    "fsdp": "the safety head is not gathered from shards yet; train with one process per GPU (DDP)",
+    "fsdp_config": "the safety head is not gathered from shards yet; train with one process per GPU (DDP)",
+    "deepspeed": "the safety head is not gathered from shards yet; train with one process per GPU (DDP)",
+    "do_causal_lm_eval": "it evaluates stock batches; remove it",
+    "do_bench_eval": "it evaluates stock batches; remove it",
+    "eval_table_size": "it reads stock batches; remove it",
     "use_mora": "untested with the safety losses; use adapter: qlora or lora",
 }
 _SIZES = {
@@ -40,6 +46,9 @@ def refuse_conflicts(cfg: Any) -> None:
     """
     faults = [f"{name}: {reason}" for name, reason in _CONFLICTS.items() if cfg.get(name)]
     faults += [f"{name} > 1: {reason}; set it to 1" for name, reason in _SIZES.items() if (cfg.get(name) or 1) > 1]
+    length = cfg.get("eval_sequence_len")
+    if length and length != cfg.get("sequence_len"):
+        faults.append("eval_sequence_len: rows are fitted to sequence_len once; give both the same value")
     if not (cfg.get("datasets") or []):
         faults.append("datasets: none given")
     if faults:

@@ -57,10 +57,17 @@ class SafeKeyStrategy(DatasetWrappingStrategy):
     def __init__(self, tokenizer: Any, cfg: Any, ds_cfg: Any | None) -> None:
         from axolotl_plugins.safekey.loading import run_config
         from safekey_peft.data.encoder import SafeKeyExampleEncoder
+        from safekey_peft.errors import ConfigError
 
         self.cfg = cfg
         self.ds_cfg = ds_cfg
         self.config = run_config(cfg)
+        template = ds_cfg.get("chat_template") if ds_cfg is not None else None
+        if template not in (None, "tokenizer_default"):
+            raise ConfigError(
+                f"datasets: {ds_cfg.get('path')}: chat_template {template!r} is of this data set alone; set "
+                "chat_template for the whole run, so that training and inference agree"
+            )
         self.encoder = SafeKeyExampleEncoder(
             tokenizer,
             self.config,
@@ -91,6 +98,7 @@ class SafeKeyStrategy(DatasetWrappingStrategy):
             batch_size=BATCH_ROWS,
             with_indices=True,
             remove_columns=dataset.column_names,
+            features=worker.features(),
             num_proc=processes if processes > 1 else None,
             keep_in_memory=bool(keep_in_memory),
             desc="Encoding rows with spans (safekey)",
@@ -111,9 +119,9 @@ class SafeKeyStrategy(DatasetWrappingStrategy):
 
         for fault in report.faults:
             LOG.warning("dropped: %s", fault)
-        hidden = sum(report.dropped.values()) - len(report.faults)
+        hidden = sum(report.dropped.values()) + sum(report.examples_dropped.values()) - len(report.faults)
         if hidden > 0:
-            LOG.warning("… and %d more dropped rows of %s, counted in the manifest", hidden, name)
+            LOG.warning("… and %d more of %s, counted in the manifest", hidden, name)
         LOG.info("%s: %s", name, report.summary())
         if not report.used:
             first = report.faults[0] if report.faults else "it holds no rows"
@@ -128,6 +136,25 @@ class _RowEncoder:
         self.name = name
         self.plain = plain
         self.unique = unique
+
+    def features(self) -> Any:
+        """Return the columns' types; the first rows may all be unusable and show none. As Axolotl's own types."""
+        from datasets import Features, Sequence, Value
+
+        from safekey_peft.data.collator import FEEDS_COLUMN, ROW_COLUMN, TAGS_COLUMN
+
+        columns: dict[str, Any] = {
+            "input_ids": Sequence(Value("int32")),
+            "attention_mask": Sequence(Value("int8")),
+            "labels": Sequence(Value("int64")),
+        }
+        if not self.plain:
+            columns |= {
+                TAGS_COLUMN: Sequence(Value("int64")),
+                ROW_COLUMN: Value("int64"),
+                FEEDS_COLUMN: Value("int64"),
+            }
+        return Features({**columns, REPORT_COLUMN: Value("large_string")})
 
     def __call__(self, batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         import json

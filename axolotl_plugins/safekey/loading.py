@@ -18,7 +18,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from axolotl_plugins.safekey.cpu import is_cpu_run, place_on_cpu
 from safekey_peft.config import FLAG_PREFIX, SafeKeyConfig, config_from_flags
 from safekey_peft.data.collator import ROW_COLUMN
 from safekey_peft.data.encoder import ENCODER_VERSION
@@ -31,6 +33,7 @@ WHERE_COLUMN, JSON_COLUMN = "safekey_where", "safekey_json"
 REASON_COLUMN, ERROR_COLUMN = "safekey_reason", "safekey_error"
 _READ_BY_US = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".ndjson")
 _CHUNK_BYTES = 1 << 20
+_ENTRY_KEYS = ("path", "type", "name", "split", "shards", "shards_idx", "data_files", "revision", "ds_type")
 
 
 def run_config(cfg: Any) -> SafeKeyConfig:
@@ -64,37 +67,45 @@ def _is_ours(entry: Any) -> bool:
     return str(entry.get("type") or "").split(":")[0] == DATASET_TYPE
 
 
-def _read_by_us(entry: Any) -> Path | None:
-    path = Path(str(entry.get("path")))
-    by_name = path.name.lower().endswith(_READ_BY_US)
-    if (
-        _is_ours(entry)
-        and path.is_file()
-        and (entry.get("ds_type") == "json" or (not entry.get("ds_type") and by_name))
-    ):
-        return path
-    return None
+def _files_read_by_us(entry: Any) -> list[Path]:
+    """Return the local JSON files of an entry of our type; empty: Axolotl loads it."""
+    path, files = Path(str(entry.get("path"))), entry.get("data_files")
+    if not _is_ours(entry) or entry.get("ds_type") not in (None, "json"):
+        return []
+    if path.is_file():
+        found = [path]
+    elif path.is_dir() and files:
+        found = [Path(str(file)) for file in ([files] if isinstance(files, str) else files)]
+    elif path.is_dir() and not any((path / name).exists() for name in ("state.json", "dataset_dict.json")):
+        found = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+        if any(word in p.stem.lower() for p in found for word in ("test", "valid", "dev", "eval")):
+            return []  # several splits, which the datasets library tells apart by their names
+    else:
+        return []
+    json_type = entry.get("ds_type") == "json"
+    ours = all(p.is_file() and (json_type or p.name.lower().endswith(_READ_BY_US)) for p in found)
+    return found if ours else []
 
 
 def _load_local_rows(original: Callable[..., Any], dataset_config: Any, *args: Any, **kwargs: Any) -> Any:
-    path = _read_by_us(dataset_config)
-    if path is None:
+    paths = _files_read_by_us(dataset_config)
+    if not paths:
         return original(dataset_config, *args, **kwargs)
     from datasets import Dataset, Features, Value
 
     columns: dict[str, list[str | None]] = {
         name: [] for name in (WHERE_COLUMN, JSON_COLUMN, REASON_COLUMN, ERROR_COLUMN)
     }
-    for row in read_source_rows(path):
+    for row in (row for path in paths for row in read_source_rows(path)):
         error = row.error
         columns[WHERE_COLUMN].append(row.where)
         columns[JSON_COLUMN].append(None if error else json.dumps(row.value))
         columns[REASON_COLUMN].append(error.reason if error else None)
         columns[ERROR_COLUMN].append(_storable(str(error)) if error else None)
     if not columns[WHERE_COLUMN]:
-        raise DataError(f"{path}: holds no rows; expected JSON Lines or a JSON array of rows")
+        raise DataError(f"{paths[0]}: holds no rows; expected JSON Lines or a JSON array of rows")
     dataset = Dataset.from_dict(columns, features=Features({name: Value("large_string") for name in columns}))
-    return _slice(dataset, dataset_config.get("split"), path)
+    return _slice(dataset, dataset_config.get("split"), paths[0])
 
 
 def _storable(text: str) -> str:
@@ -115,7 +126,7 @@ def _slice(dataset: Any, split: str | None, path: Path) -> Any:
 
 
 def source_rows(batch: Mapping[str, list[Any]], indices: list[int], name: str) -> Iterable[SourceRow]:
-    """Turn a batch of dataset columns back into rows; of other loaders, null columns count as absent."""
+    """Turn a batch of dataset columns back into rows."""
     if JSON_COLUMN in batch:
         columns = (batch[WHERE_COLUMN], batch[JSON_COLUMN], batch[REASON_COLUMN], batch[ERROR_COLUMN])
         for where, text, reason, message in zip(*columns, strict=True):
@@ -125,8 +136,8 @@ def source_rows(batch: Mapping[str, list[Any]], indices: list[int], name: str) -
                 yield SourceRow(where, json.loads(text), None)
         return
     for place, index in enumerate(indices):
-        value = {key: column[place] for key, column in batch.items() if column[place] is not None}
-        yield SourceRow(f"{name}[{index}]", value, None)
+        # Nulls stay: a format is recognised by the keys it has, filled or not.
+        yield SourceRow(f"{name}[{index}]", {key: column[place] for key, column in batch.items()}, None)
 
 
 # ---------------------------------------------------------------------- cache key and counts
@@ -140,7 +151,9 @@ def _fingerprint(path: Path) -> str:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
     else:
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        # The datasets library writes its caches into a folder that it maps.
+        files = (p for p in path.rglob("*") if p.is_file() and not p.name.startswith(("cache-", "tmp", ".")))
+        for file in sorted(files):
             stat = file.stat()
             digest.update(f"{file.relative_to(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
@@ -166,7 +179,7 @@ def _data_digest(cfg: Any, entries: Iterable[Any]) -> str:
         "template": [str(cfg.chat_template), str(cfg.chat_template_jinja), str(cfg.chat_template_kwargs)],
         "entries": [
             {
-                **{key: str(entry.get(key)) for key in ("path", "type", "name", "split", "shards", "shards_idx")},
+                **{key: str(entry.get(key)) for key in _ENTRY_KEYS},
                 "files": _local_fingerprints(entry),
             }
             for entry in entries
@@ -226,7 +239,7 @@ def dataset_entries(cfg: Any) -> list[dict[str, Any]]:
         local = Path(path).exists()
         entries.append(
             {
-                "path": Path(path).name if local else path,
+                "path": Path(path).name if local else _without_secrets(path),
                 "type": str(entry.get("type")),
                 "split": entry.get("split"),
                 "revision": entry.get("revision"),
@@ -234,6 +247,12 @@ def dataset_entries(cfg: Any) -> list[dict[str, Any]]:
             }
         )
     return entries
+
+
+def _without_secrets(address: str) -> str:
+    """Return an address without user, password and query, which may hold a token."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.scheme and parts.hostname else address
 
 
 def _expanded(entries: Any) -> Iterable[Any]:
@@ -267,6 +286,8 @@ def _estimate_steps(original: Callable[..., int], cfg: Any, *args: Any, **kwargs
         return original(cfg, *args, **kwargs)
     import torch
 
+    if is_cpu_run():
+        place_on_cpu(cfg)  # `axolotl evaluate` passes no other hook before it loads the model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed or 0)
         return original(cfg, *args, **kwargs)

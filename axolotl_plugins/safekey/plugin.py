@@ -12,9 +12,11 @@ from axolotl.integrations.base import BasePlugin
 from axolotl_plugins.safekey.conflicts import refuse_conflicts
 from axolotl_plugins.safekey.cpu import adapt_to_cpu, is_cpu_run, place_on_cpu
 from safekey_peft.config import SafeKeyConfig, config_from_flags
+from safekey_peft.errors import ConfigError
 
 LOG = logging.getLogger("axolotl.safekey")
 DATASET_TYPE = "axolotl_plugins.safekey.dataset"
+PLUGIN_NAME = "axolotl_plugins.safekey.SafeKeyPlugin"
 
 
 class SafeKeyPlugin(BasePlugin):
@@ -36,7 +38,9 @@ class SafeKeyPlugin(BasePlugin):
         self.config = config_from_flags(cfg)
         if not self.in_use(cfg):
             return
-        if self.config.any_active:
+        if not self.config.any_active:
+            LOG.warning("safekey: all four losses are off; this run is plain supervised fine-tuning")
+        else:
             refuse_conflicts(cfg)
             if is_cpu_run():
                 adapt_to_cpu(cfg)
@@ -110,7 +114,13 @@ class SafeKeyPlugin(BasePlugin):
         if not self.config.any_active:
             return
         from axolotl_plugins.safekey.loading import dataset_entries, prepared_counts
+        from safekey_peft.hosts.trainer import SafeKeyTrainerMixin
 
+        if not isinstance(trainer, SafeKeyTrainerMixin):
+            raise ConfigError(
+                f"another plugin put its trainer {type(trainer).__name__} before ours, so the safety losses would "
+                f"not be trained; list {PLUGIN_NAME} first, or remove the other plugin"
+            )
         trainer.safekey_data_counts = prepared_counts(cfg)
         trainer.safekey_datasets = dataset_entries(cfg)
         self._trainer = trainer

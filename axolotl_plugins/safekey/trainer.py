@@ -15,7 +15,7 @@ from transformers import Trainer
 from safekey_peft.data.collator import SafeKeyCollator
 from safekey_peft.hosts.trainer import SafeKeyTrainerMixin
 
-MAX_COUNTED_EPOCHS = 64
+MAX_COUNTED_EPOCHS = 256
 
 
 def build_collator(
@@ -81,7 +81,11 @@ class SafeKeyAxolotlTrainer(SafeKeyTrainerMixin, AxolotlTrainer, _PerplexityOfRe
         """Give all epochs the number of batches of the shortest one: steps and resume count by it."""
         shuffle = sampler.sampler
         assert isinstance(shuffle, EpochShuffle)
-        epochs = min(math.ceil(self.args.num_train_epochs) + 1, MAX_COUNTED_EPOCHS)
+        epochs = math.ceil(self.args.num_train_epochs) + 1
+        if self.args.max_steps > 0:
+            ranks = self.args.gradient_accumulation_steps * self.accelerator.num_processes
+            epochs = math.ceil(self.args.max_steps / max(len(sampler.generate_batches()) // ranks, 1)) + 1
+        epochs = min(epochs, MAX_COUNTED_EPOCHS)
         lengths = []
         for epoch in range(epochs):
             shuffle.set_epoch(epoch)

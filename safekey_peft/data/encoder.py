@@ -7,7 +7,7 @@ span that holds its first character.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,12 +20,12 @@ from safekey_peft.data.annotation import mark_key_sentence
 from safekey_peft.data.draft import Draft, Unfit
 from safekey_peft.data.layout import LayoutError, TextLayout, harmful_response_layout, safe_response_layout
 from safekey_peft.data.prefixes import draw_prefix
-from safekey_peft.data.rendering import ConversationRenderer, TemplateError, has_thought
+from safekey_peft.data.rendering import CLOSE_TAG, OPEN_TAG, ConversationRenderer, TemplateError, has_thought
 from safekey_peft.data.rows import RowError, SafetyRow
 from safekey_peft.data.tags import IGNORED_LABEL
 from safekey_peft.errors import ConfigError, DataError
 
-ENCODER_VERSION = 1
+ENCODER_VERSION = 2
 """Part of the cache key of prepared data: raise it when the same row encodes differently."""
 
 Excess = Literal["drop", "truncate", "raise"]
@@ -94,9 +94,19 @@ class SafeKeyExampleEncoder:
         self.min_tokens = max(min_tokens, 2)
         self.seed = seed
         self.renderer = ConversationRenderer(tokenizer, template_kwargs)
+        # Short "special" tokens are ordinary text in some vocabularies.
+        self._control_tokens = [
+            token for token in tokenizer.all_special_tokens if token not in (OPEN_TAG, CLOSE_TAG) and len(token) > 2
+        ]
         self.refusal_token_id = self._refusal_token_id() if self.config.rto else None
 
     def encode(self, row: SafetyRow, where: str = "row", draw_key: str | None = None) -> list[EncodedExample]:
+        """Encode one row into its examples, as ``encode_counted`` without the faults of single examples."""
+        return self.encode_counted(row, where, draw_key)[0]
+
+    def encode_counted(
+        self, row: SafetyRow, where: str = "row", draw_key: str | None = None
+    ) -> tuple[list[EncodedExample], list[RowError]]:
         """Encode one row into its examples.
 
         Args:
@@ -105,30 +115,33 @@ class SafeKeyExampleEncoder:
             draw_key: what seeds the draws beside the seed; default: the row's id and content.
 
         Returns:
-            SFT-like examples first, then the RTO example; never empty.
+            Examples, SFT-like ones first, then the RTO example, never empty; and why others of the row were
+            dropped.
 
         Raises:
             RowError: the row yields no example; ``reason`` is a slug for the counts.
             DataError: an over-long example with ``excess_length="raise"``.
         """
         key = draw_key or row.key()
+        messages = _prompt_messages(row)
+        self._refuse_control_tokens(row, messages, where)
         try:
-            prompt = self.renderer.prompt(_prompt_messages(row))
+            prompt = self.renderer.prompt(messages, tools=row.extra.get("tools"))
         except TemplateError as error:
             raise RowError(_at(where, row, f"{error}. Mend the row's messages or the template"), "template") from error
+        lost = [turn["role"] for turn in messages if not _is_rendered(turn, prompt)]
+        if lost:
+            raise RowError(
+                _at(where, row, f"the chat template leaves out the {lost[0]} turn. Use roles that it renders"),
+                "turn_lost",
+            )
         examples: list[EncodedExample] = []
         faults: list[RowError] = []
         if row.trained_response is not None:
             for layout in self._safe_layouts(row, prompt, key, where):
                 self._append(examples, faults, layout, row, where, marks_used=_marks_used(examples))
         if self.config.rto and row.harmful_response is not None:
-            response = row.trained_response
-            layout = harmful_response_layout(
-                prompt,
-                row.harmful_response,
-                self.renderer.turn.end,
-                None if response is None else has_thought(response),
-            )
+            layout = self._harmful_layout(row, row.harmful_response, prompt, where)
             self._append(examples, faults, layout, row, where, rto_key=key)
         if not examples:
             if faults:
@@ -137,7 +150,17 @@ class SafeKeyExampleEncoder:
                 _at(where, row, "has only a harmful response, which only RTO can use. Set safekey_rto: true"),
                 "nothing_to_train",
             )
-        return examples
+        return examples, faults
+
+    def _refuse_control_tokens(self, row: SafetyRow, messages: list[dict[str, Any]], where: str) -> None:
+        """Drop rows whose text holds control tokens: the tokenizer would take them for real role marks and ends."""
+        texts = [str(turn.get("content") or "") for turn in messages]
+        texts += [text for text in (row.trained_response, row.harmful_response, row.harmful_prefix) if text]
+        found = next((token for token in self._control_tokens for text in texts if token in text), None)
+        if found is not None:
+            raise RowError(
+                _at(where, row, f"its text holds the control token {found!r}. Remove it from the text"), "control_token"
+            )
 
     def _safe_layouts(self, row: SafetyRow, prompt: str, key: str, where: str) -> list[TextLayout]:
         response = row.trained_response
@@ -157,6 +180,16 @@ class SafeKeyExampleEncoder:
                 )
                 for prefix in prefixes
             ]
+        except LayoutError as error:
+            raise RowError(
+                _at(where, row, f"{error}. Check the chat template's thinking switch"), "key_sentence_lost"
+            ) from error
+
+    def _harmful_layout(self, row: SafetyRow, harmful_response: str, prompt: str, where: str) -> TextLayout:
+        response = row.trained_response
+        thinks = None if response is None else has_thought(response)
+        try:
+            return harmful_response_layout(prompt, harmful_response, self.renderer.turn.end, thinks)
         except LayoutError as error:
             raise RowError(
                 _at(where, row, f"{error}. Check the chat template's thinking switch"), "key_sentence_lost"
@@ -322,6 +355,14 @@ class SafeKeyExampleEncoder:
 
 def _marks_used(examples: Sequence[EncodedExample]) -> bool:
     return any(example.feeds & (FEED_BITS["dual_path"] | FEED_BITS["query_mask"]) for example in examples)
+
+
+def _is_rendered(turn: Mapping[str, Any], prompt: str) -> bool:
+    """Whether a turn's text stands in the prompt; past assistant turns may lose their thoughts, as at inference."""
+    content = turn.get("content")
+    if turn["role"] == "assistant" or not isinstance(content, str):
+        return True
+    return content.strip() in prompt
 
 
 def _prompt_messages(row: SafetyRow) -> list[dict[str, Any]]:

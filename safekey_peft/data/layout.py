@@ -21,6 +21,7 @@ from safekey_peft.data.rendering import (
 )
 
 CharSpan = tuple[int, int]
+_CLOSED = "the generation prompt already closes the thought, so a response's own thought and key sentence would be lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +73,8 @@ def safe_response_layout(
         LayoutError: the thought would stand where the model does not read it as one.
     """
     opened, thinks = opens_thought(prompt), has_thought(response)
-    if thinks and closes_thought(prompt):
-        raise LayoutError(
-            "the generation prompt already closes the thought, so the response's own thought and key sentence "
-            "would be lost as such"
-        )
+    if (thinks or (prefix and harmful_response_has_thought)) and closes_thought(prompt):
+        raise LayoutError(_CLOSED)
     if prefix and harmful_response_has_thought and CLOSE_TAG in prefix:
         return _answer_continuation(prompt, response, turn_end, prefix, opened)
 
@@ -139,6 +137,8 @@ def harmful_response_layout(
         safe_response_has_thought: of the row's safe response; None: the row has none.
     """
     opened, thinks = opens_thought(prompt), has_thought(harmful_response)
+    if thinks and closes_thought(prompt):
+        raise LayoutError(_CLOSED)
     head, body = prompt, harmful_response
     if opened and not thinks and safe_response_has_thought is False:
         head += _closing(prompt)

@@ -46,11 +46,11 @@ def encode_source_row(
         row = parse_row(source.value, source.where)
         key = row.key()
         draw_key = row.id if row.id is not None and unique(row.id) else key
-        examples = encoder.encode(row, source.where, draw_key)
+        examples, faults = encoder.encode_counted(row, source.where, draw_key)
     except RowError as error:
         report.add_dropped(error.reason, str(error))
         return []
-    report.add_used(examples)
+    report.add_used(examples, faults)
     return [example_record(example, key) for example in examples]
 
 

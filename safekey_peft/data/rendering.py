@@ -79,20 +79,21 @@ class ConversationRenderer:
             )
         self.turn = self._turn_shape()
 
-    def prompt(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """Render everything before the trained turn, generation prompt included.
+    def prompt(self, messages: Sequence[Mapping[str, Any]], tools: Any = None) -> str:
+        """Render everything before the trained turn, generation prompt included; ``tools`` go to the template.
 
         Raises:
             TemplateError: the template refuses these messages.
         """
-        return self._render(messages, add_generation_prompt=True) + self.turn.lead
+        return self._render(messages, add_generation_prompt=True, tools=tools) + self.turn.lead
 
-    def _render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool) -> str:
+    def _render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool, tools: Any = None) -> str:
         try:
             text = self.tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
+                **({"tools": tools} if tools else {}),
                 **self.template_kwargs,
             )
         # Templates are programs of other people: jinja's own errors, but also TypeError and the like.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from safekey_peft.data.encoder import FEED_BITS, EncodedExample
+from safekey_peft.data.rows import RowError
 
 KEPT_FAULTS = 20
 """How many faults are kept in words; all are counted."""
@@ -23,6 +24,8 @@ class DataReport:
         truncated: used rows of which an example was cut on the right.
         dropped: reason → rows.
         examples: kind → examples.
+        examples_dropped: reason → examples of *used* rows that were dropped, e.g. an over-long safe response
+            beside an RTO example that fits.
         rows_feeding: loss → rows with at least one example that feeds it.
         faults: the first dropped rows, one line each.
     """
@@ -32,11 +35,12 @@ class DataReport:
     truncated: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     examples: Counter[str] = field(default_factory=Counter)
+    examples_dropped: Counter[str] = field(default_factory=Counter)
     rows_feeding: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
 
-    def add_used(self, examples: Iterable[EncodedExample]) -> None:
-        """Count a row that yielded examples."""
+    def add_used(self, examples: Iterable[EncodedExample], faults: Iterable[RowError] = ()) -> None:
+        """Count a row that yielded examples, and the faults of those it did not."""
         self.read += 1
         self.used += 1
         feeds, truncated = 0, False
@@ -45,6 +49,9 @@ class DataReport:
             feeds |= example.feeds
             truncated |= example.truncated
         self.truncated += truncated
+        for fault in faults:
+            self.examples_dropped[fault.reason] += 1
+            self._keep(f"{fault} (the row's other examples are used)")
         for loss, bit in FEED_BITS.items():
             self.rows_feeding[loss] += bool(feeds & bit)
 
@@ -52,6 +59,9 @@ class DataReport:
         """Count a row that yielded none."""
         self.read += 1
         self.dropped[reason] += 1
+        self._keep(fault)
+
+    def _keep(self, fault: str) -> None:
         if len(self.faults) < KEPT_FAULTS:
             self.faults.append(fault)
 
@@ -62,6 +72,7 @@ class DataReport:
         self.truncated += other.truncated
         self.dropped.update(other.dropped)
         self.examples.update(other.examples)
+        self.examples_dropped.update(other.examples_dropped)
         self.rows_feeding.update(other.rows_feeding)
         self.faults = (self.faults + other.faults)[:KEPT_FAULTS]
 
@@ -75,6 +86,7 @@ class DataReport:
                 "dropped": dict(sorted(self.dropped.items())),
             },
             "examples": {kind: self.examples[kind] for kind in ("sft", "prefix", "rto")},
+            "examples_dropped": dict(sorted(self.examples_dropped.items())),
             "rows_feeding": {loss: self.rows_feeding[loss] for loss in FEED_BITS},
         }
 
@@ -88,6 +100,7 @@ class DataReport:
             truncated=rows["truncated"],
             dropped=Counter(rows["dropped"]),
             examples=Counter(counts["examples"]),
+            examples_dropped=Counter(counts["examples_dropped"]),
             rows_feeding=Counter(counts["rows_feeding"]),
             faults=list(faults),
         )
@@ -99,4 +112,5 @@ class DataReport:
             f"{self.read} rows read, {self.used} used ({self.truncated} truncated), "
             f"{sum(self.dropped.values())} dropped{f' ({dropped})' if dropped else ''}; examples: "
             + ", ".join(f"{self.examples[kind]} {kind}" for kind in ("sft", "prefix", "rto"))
+            + "".join(f", {count} dropped as {reason}" for reason, count in self.examples_dropped.most_common())
         )

@@ -56,16 +56,16 @@ def head_labels(dataset: Any) -> tuple[int, int]:
     Args:
         dataset: as for ``rows_feeding``.
     """
-    harmless = harmful = 0
-    column = dataset.with_format(None)[TAGS_COLUMN] if hasattr(dataset, "column_names") else dataset
-    for item in column:
-        tags = item.get(TAGS_COLUMN) if isinstance(item, Mapping) else item
-        if tags:
-            # The label stands on an example's first token.
-            label = (tags[0] & LABEL_MASK) >> LABEL_SHIFT
-            harmless += label == 1
-            harmful += label == 2
-    return harmless, harmful
+    # The label stands on an example's first token.
+    if hasattr(dataset, "column_names"):
+        import pyarrow.compute as arrow
+
+        tags = dataset.select_columns([TAGS_COLUMN]).with_format("arrow")[:][TAGS_COLUMN]
+        first = arrow.list_element(tags, 0).drop_null().to_numpy()
+    else:
+        first = np.asarray([item[TAGS_COLUMN][0] for item in dataset if item.get(TAGS_COLUMN)], dtype=np.int64)
+    labels = (first & LABEL_MASK) >> LABEL_SHIFT
+    return int((labels == 1).sum()), int((labels == 2).sum())
 
 
 def warn_of_single_class(dataset: Any) -> str | None:

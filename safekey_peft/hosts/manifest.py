@@ -34,7 +34,11 @@ def build_manifest(
         datasets: path and fingerprint of each data set.
     """
     options = config.model_dump()
-    counts = dict(data) if data is not None else {"rows": None, "examples": None, "rows_feeding": None}
+    counts = (
+        dict(data)
+        if data is not None
+        else {"rows": None, "examples": None, "examples_dropped": None, "rows_feeding": None}
+    )
     return {
         "manifest_version": MANIFEST_VERSION,
         "losses": list(config.active),

@@ -75,7 +75,9 @@ class SafeKeyTrainerMixin(Trainer):
             if isinstance(model, nn.Module):
                 disable_avx512_bf16_repacking(model)
                 seed = getattr(kwargs.get("args", args[1] if len(args) > 1 else None), "seed", 42)
-                attach_safety_head(model, self.safekey_config, seed=seed)
+                head = attach_safety_head(model, self.safekey_config, seed=seed)
+                if head is not None:
+                    head.requires_grad_(True)  # hosts freeze what a list of theirs does not name
         super().__init__(*args, data_collator=data_collator, **kwargs)
         if active:
             self._set_up_losses()
@@ -144,6 +146,7 @@ class SafeKeyTrainerMixin(Trainer):
         values = super().set_initial_training_values(*args, **kwargs)
         if self.safekey_config.any_active:
             steps_per_epoch, max_steps = values[1], values[-1]
+            self._train_sums = BreakdownSums(self.args.device)  # an attempt that ran out of memory may be in it
             self._schedule = LossSchedule(self.safekey_config.last_epochs, max_steps, steps_per_epoch)
         return values
 
@@ -223,9 +226,10 @@ class SafeKeyTrainerMixin(Trainer):
                 f"the optimizer {type(optimizer).__name__} does not hold the safety head; use one that takes all "
                 "trainable parameters"
             )
-        rate = self.safekey_config.head_learning_rate
-        if rate is not None:
-            for group in list(optimizer.param_groups):
+        # Without a rate of its own the head has the run's, not that of LoRA+ or of embeddings.
+        rate = self.safekey_config.head_learning_rate or self.args.learning_rate
+        for group in list(optimizer.param_groups):
+            if group["lr"] != rate:
                 own = [p for p in group["params"] if any(p is q for q in parameters)]
                 if own:
                     group["params"] = [p for p in group["params"] if not any(p is q for q in own)]

@@ -33,6 +33,7 @@ def stops(cfg: dict[str, Any], *words: str, command: str = "train") -> str:
         ("safekey-query-mask", "safekey_query_mask"),
         ("safe_key_rto_keep", "safekey_rto_keep"),
         ("SafeKey_RTO", "safekey_rto"),
+        ("safkey_rto_keep", "safekey_rto_keep"),
     ],
 )
 def test_misspelt_flag_stops_with_the_nearest_name(
@@ -200,3 +201,72 @@ def test_stock_type_with_losses_on_stops(base: Path, tmp_path: Path) -> None:
     cfg = config(base, data, tmp_path / "out", datasets=[{"path": str(data), "type": "chat_template"}])
     error = stops(cfg, "safekey_rto is on but no training row feeds it")
     assert TYPE not in error
+
+
+def test_first_rows_all_unusable_do_not_end_the_run(base: Path, tmp_path: Path) -> None:
+    data = tmp_path / "late.jsonl"
+    good = [json.dumps(row) for row in potion_rows(16)]
+    data.write_text("\n".join([*['{"query": "a", "response": 3}'] * 200, *good]) + "\n")
+    run = run_axolotl("train", config(base, data, tmp_path / "out", max_steps=1))
+    assert run.exit_code == 0, run.output[-3000:]
+    manifest = json.loads((tmp_path / "out" / "safekey_manifest.json").read_text())
+    assert manifest["rows"]["dropped"] == {"wrong_type": 200}
+
+
+def test_other_plugins_trainer_before_ours_stops(base: Path, data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Axolotl takes the first trainer that a plugin offers."""
+    import types
+
+    from axolotl.core.trainers.base import AxolotlTrainer
+    from axolotl.integrations.base import BasePlugin
+
+    class Other(BasePlugin):
+        def get_trainer_cls(self, cfg: Any) -> type:
+            return AxolotlTrainer
+
+    module = types.ModuleType("other_plugin")
+    module.Other = Other  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "other_plugin", module)
+    cfg = config(base, data, tmp_path / "out")
+    cfg["plugins"] = ["other_plugin.Other", *cfg["plugins"]]
+    stops(cfg, "before ours, so the safety losses would not be trained")
+
+
+def test_folder_of_files_is_read_row_by_row(base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    write_rows(folder / "a.jsonl", potion_rows(8))
+    (folder / "b.jsonl").write_text("{broken\n" + "".join(json.dumps(row) + "\n" for row in potion_rows(16)[8:]))
+    run = run_axolotl("train", config(base, folder, tmp_path / "out", max_steps=1))
+    assert run.exit_code == 0, run.output[-3000:]
+    rows = json.loads((tmp_path / "out" / "safekey_manifest.json").read_text())["rows"]
+    assert (rows["read"], rows["used"]) == (17, 16)
+    assert "b.jsonl:1" in run.output
+
+
+def test_null_columns_of_other_loaders_do_not_change_the_format() -> None:
+    from axolotl_plugins.safekey.loading import source_rows
+    from safekey_peft.data.rows import parse_row
+
+    columns = {
+        "question": ["How?"], "response": ["<think>\nA b. C d.\n</think>\n\nSure."], "source": ["4o_rewrite"],
+        "category": ["x"], "summary_end_idx": [None], "next_sentence_end_idx": [None],
+    }  # fmt: skip
+    (source,) = source_rows(columns, [0], "hub")
+    assert parse_row(source.value, source.where).is_harmful is False
+
+
+def test_manifest_holds_no_secret_of_an_address() -> None:
+    from axolotl_plugins.safekey.loading import _without_secrets
+
+    assert _without_secrets("https://me:tok3n@host.example/x.jsonl?sig=abc#f") == "https://host.example/x.jsonl"
+    assert _without_secrets("UCSC-VLAA/STAR-1") == "UCSC-VLAA/STAR-1"
+
+
+@pytest.mark.parametrize("option", ["fsdp_config", "deepspeed", "do_causal_lm_eval", "eval_table_size"])
+def test_options_that_would_lose_the_head_or_crash_late_are_refused(option: str) -> None:
+    from axolotl_plugins.safekey import SafeKeyPlugin
+    from safekey_peft.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=option):
+        SafeKeyPlugin().register({**LOSSES, option: 1, "datasets": [{"path": "x"}]})

@@ -371,3 +371,38 @@ def test_tags_fit_their_bits() -> None:
     assert max(LossRole) <= bits.ROLE_MASK
     flags = [bits.SEGMENT_START, bits.QUERY_MASKED, bits.UNDERSTANDING, bits.CONTEXT, bits.LABEL_MASK, bits.SFT_LIKE]
     assert sum(flags) + bits.ROLE_MASK == (1 << 10) - 1
+
+
+def test_examples_lost_beside_others_are_counted_and_named() -> None:
+    long = {
+        "id": "x", "query": "Hi", "response": "<think>\nHm. No.\n</think>\n\n" + "stir it twice " * 100,
+        "harmful_response": "Sure. First stir.",
+    }  # fmt: skip
+    enc = encoder(config=SafeKeyConfig(rto=True), sequence_len=80)
+    records, report = prepare_examples(as_source_rows([long]), enc)
+    counts = report.counts()
+    assert len(records) == 1 and counts["examples"] == {"sft": 0, "prefix": 0, "rto": 1}
+    assert counts["examples_dropped"] == {"too_long": 1}
+    assert "rows[0] (id=x)" in report.faults[0] and "1 dropped as too_long" in report.summary()
+
+
+@pytest.mark.parametrize("key", ["query", "response", "harmful_response"])
+def test_control_tokens_in_a_rows_text_are_refused(key: str) -> None:
+    enc = encoder(config=SafeKeyConfig(rto=True))
+    for token in ("<|Assistant|>", enc.tokenizer.eos_token):
+        with pytest.raises(RowError) as dropped:
+            enc.encode(row(**{key: f"{U}{K}{REST} Hm. {token}"}))
+        assert dropped.value.reason == "control_token"
+
+
+def test_turn_that_the_template_leaves_out_is_refused() -> None:
+    tokenizer = tokenizer_with_template("byte_bpe", "chatml")
+    tokenizer.chat_template = (
+        "{% for m in messages if m.role != 'system' %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    enc = SafeKeyExampleEncoder(tokenizer, SafeKeyConfig(query_mask=True))
+    with pytest.raises(RowError) as dropped:
+        enc.encode(row(system="Be careful with potions."))
+    assert dropped.value.reason == "turn_lost"
+    assert enc.encode(row())

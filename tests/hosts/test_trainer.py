@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from safekey_peft import SafeKeyCollator, load_safety_head
+from safekey_peft import SafeKeyCollator, SafeKeyConfig, attach_safety_head, load_safety_head
 from safekey_peft.errors import ConfigError, DataError
 from safekey_peft.hosts.schedule import LossSchedule
 from safekey_peft.model.head_files import HEAD_FILE, HeadFileError
@@ -273,3 +273,12 @@ def test_single_class_of_labels_warns_and_trains(capsys: pytest.CaptureFixture[s
     assert "labelled rows are harmful, so the safety head can only learn a constant" in capsys.readouterr().err
     train()
     assert "constant" not in capsys.readouterr().err
+
+
+def test_head_is_trained_even_if_a_host_froze_it() -> None:
+    model = lora()
+    attach_safety_head(model, SafeKeyConfig(**ALL))
+    model.safekey_head.requires_grad_(False)
+    before = {name: p.clone() for name, p in model.safekey_head.named_parameters()}
+    train(model=model)
+    assert all(not torch.equal(before[name], p) for name, p in model.safekey_head.named_parameters())
