@@ -20,7 +20,7 @@ from safekey_peft.data.annotation import mark_key_sentence
 from safekey_peft.data.draft import Draft, Unfit
 from safekey_peft.data.layout import LayoutError, TextLayout, harmful_response_layout, safe_response_layout
 from safekey_peft.data.prefixes import draw_prefix
-from safekey_peft.data.rendering import CLOSE_TAG, OPEN_TAG, ConversationRenderer, TemplateError, has_thought
+from safekey_peft.data.rendering import ConversationRenderer, TemplateError, has_thought
 from safekey_peft.data.rows import RowError, SafetyRow
 from safekey_peft.data.tags import IGNORED_LABEL
 from safekey_peft.errors import ConfigError, DataError
@@ -94,10 +94,6 @@ class SafeKeyExampleEncoder:
         self.min_tokens = max(min_tokens, 2)
         self.seed = seed
         self.renderer = ConversationRenderer(tokenizer, template_kwargs)
-        # Short "special" tokens are ordinary text in some vocabularies.
-        self._control_tokens = [
-            token for token in tokenizer.all_special_tokens if token not in (OPEN_TAG, CLOSE_TAG) and len(token) > 2
-        ]
         self.refusal_token_id = self._refusal_token_id() if self.config.rto else None
 
     def encode(self, row: SafetyRow, where: str = "row", draw_key: str | None = None) -> list[EncodedExample]:
@@ -156,7 +152,7 @@ class SafeKeyExampleEncoder:
         """Drop rows whose text holds control tokens: the tokenizer would take them for real role marks and ends."""
         texts = [str(turn.get("content") or "") for turn in messages]
         texts += [text for text in (row.trained_response, row.harmful_response, row.harmful_prefix) if text]
-        found = next((token for token in self._control_tokens for text in texts if token in text), None)
+        found = next((token for token in self.renderer.control_tokens for text in texts if token in text), None)
         if found is not None:
             raise RowError(
                 _at(where, row, f"its text holds the control token {found!r}. Remove it from the text"), "control_token"

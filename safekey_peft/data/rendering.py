@@ -20,6 +20,7 @@ CLOSE_TAG = "</think>"
 THOUGHT_OPENING = "<think>\n"
 _LEADING_OPEN_TAG = re.compile(r"\s*<think>\n?")
 _SENTINEL = "Qz7sentinelQz7"
+_SAMPLE = ({"role": "user", "content": "Hello"}, {"role": "assistant", "content": _SENTINEL})
 
 
 class ChatTokenizer(Protocol):
@@ -77,7 +78,16 @@ class ConversationRenderer:
                 "the tokenizer has no chat template; set `chat_template:` in the configuration, "
                 "or use a tokenizer that brings one"
             )
+        added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+        self.special_tokens = {*tokenizer.all_special_tokens, *(str(t) for t in added if getattr(t, "special", True))}
         self.turn = self._turn_shape()
+        # Role marks need not be "special": those that the template writes count as control tokens as well.
+        frame = self._render(_SAMPLE, add_generation_prompt=True)
+        marks = {str(token) for token in added if str(token) in frame}
+        # Short "special" tokens are ordinary text in some vocabularies.
+        self.control_tokens = sorted(
+            token for token in self.special_tokens | marks if token not in (OPEN_TAG, CLOSE_TAG) and len(token) > 2
+        )
 
     def prompt(self, messages: Sequence[Mapping[str, Any]], tools: Any = None) -> str:
         """Render everything before the trained turn, generation prompt included; ``tools`` go to the template.
@@ -102,20 +112,14 @@ class ConversationRenderer:
         return str(text)
 
     def _turn_shape(self) -> TurnShape:
-        query = {"role": "user", "content": "Hello"}
-        prompt = self._render([query], add_generation_prompt=True)
-        reply = {"role": "assistant", "content": _SENTINEL}
-        full = self._render([query, reply], add_generation_prompt=False)
+        prompt = self._render(_SAMPLE[:1], add_generation_prompt=True)
+        full = self._render(_SAMPLE, add_generation_prompt=False)
         before, found, end = full.partition(_SENTINEL)
         if not found:
             raise TemplateError("the chat template does not write the text of an assistant turn; it would be lost")
         bare = _without_open_thought(prompt)
         gap = before[len(bare) :] if before.startswith(bare) else ""
-        foreign = [
-            token
-            for token in self.tokenizer.all_special_tokens
-            if token in gap.replace(OPEN_TAG, "").replace(CLOSE_TAG, "")
-        ]
+        foreign = [token for token in self.special_tokens if token in gap.replace(OPEN_TAG, "").replace(CLOSE_TAG, "")]
         if "<|channel|>" in gap or foreign:
             raise TemplateError(
                 f"the chat template writes {gap[:60]!r} before a reply (a channel format), where the losses "
@@ -124,7 +128,7 @@ class ConversationRenderer:
         return TurnShape(lead=gap if gap.isspace() else "", end=self._supervised_end(end))
 
     def _supervised_end(self, end: str) -> str:
-        stops = [token for token in self.tokenizer.all_special_tokens if token and token in end]
+        stops = [token for token in self.special_tokens if token and token in end]
         stops += re.findall(r"<\|[a-z_]+\|>|<end_of_turn>|</s>", end)
         if stops:
             first = min(stops, key=lambda token: (end.index(token), -len(token)))
