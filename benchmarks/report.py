@@ -184,11 +184,13 @@ def _cpu_model() -> str:
 
 def _setting(runs: Sequence[VocabularyRun], facts: dict[str, Any]) -> str:
     sizes = ", ".join(f"{run.parameters / 1e6:.1f}M parameters at {run.name}" for run in runs)
+    load = facts.get("load_average")
+    busy = f" Load average before and after: {load[0]}, {load[1]}." if load else ""
     return (
         f"Random Llama ({sizes}), float32, LoRA of rank {facts['lora_rank']} on all linear layers, SDPA attention; "
         f"{facts['batches']} micro-batches of {facts['rows']} rows with lengths of STAR-1 "
         f"({facts['lengths']}), each {facts['repeats']} times (fused and two forwards: once). "
-        "Harmful responses are synthetic."
+        f"Harmful responses are synthetic.{busy}"
     )
 
 

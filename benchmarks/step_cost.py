@@ -83,12 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "repeats": extent.repeats,
         "lengths": "measured anew" if options.star1 else "committed table",
     }
+    load_before = round(os.getloadavg()[0], 1)
     runs: list[VocabularyRun] = []
     with Progress(*columns, console=console) as progress:
         for vocabulary in extent.vocabularies:
             runs.append(_measure_vocabulary(vocabulary, extent, lengths, options, progress))
             write_results(options.out, runs, [], facts)
         widths = _measure_widths(extent, lengths, progress)
+    facts["load_average"] = [load_before, round(os.getloadavg()[0], 1)]
     table, data = write_results(options.out, runs, widths, facts)
     console.print(Markdown(markdown(runs, widths, facts)))
     console.print(f"written: {table} and {data}")
