@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 2
 STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export AXOLOTL_DO_NOT_TRACK ?= 1
@@ -28,10 +29,10 @@ demo: $(STAMP)
 	$(BIN)/python -m safekey_peft.lab
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest --slow
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
