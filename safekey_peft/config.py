@@ -6,13 +6,55 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from safekey_peft.errors import ConfigError
 
 FLAG_PREFIX = "safekey_"
 SWITCHES = ("dual_path", "query_mask", "harmful_prefix", "rto")
 """The four losses, in the order in which banner, manifest and tables name them."""
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # SafeKey, arXiv 2505.16186, and the defaults of its released train/sft.py.
+    "safekey": {
+        "dual_path": True,  # --safety_gate
+        "query_mask": True,  # --key_sentence_prediction
+        "dual_path_weight": 0.2,  # gate_weight
+        "query_mask_weight": 0.2,  # key_sentence_weight
+        "dual_path_theta": 0.5,  # gate_theta
+        "dual_path_detach": False,  # detach_safety_gate is an ablation
+        "last_epochs": 2,  # last_k_epoch, of 5 epochs
+    },
+    # DeRTa, arXiv 2407.09121, appendix A, and its released scripts.
+    "derta": {
+        "harmful_prefix": True,
+        "rto": True,
+        "rto_weight": 1.0,  # RTO and SFT targets are one cross-entropy
+        "harmful_prefix_empty": 0.3333,  # generate_training_data.py: k = 0 on every third row
+        "harmful_prefix_draws": 1,  # one k a row
+        "rto_keep": 1.0,  # LoRA: 'a 0% dropout rate for the "Sorry" token'; full tuning: 95%, which is 0.05 here
+        "refusal_text": "Sorry",
+    },
+    # Neither paper trains all four. Provisional: the values that served best in the potion world (safekey_peft/lab).
+    "all": {
+        "dual_path": True,
+        "query_mask": True,
+        "harmful_prefix": True,
+        "rto": True,
+        "dual_path_weight": 1.0,  # the potion world
+        "query_mask_weight": 1.0,  # the potion world
+        "dual_path_theta": 0.5,  # SafeKey
+        "dual_path_detach": False,  # SafeKey
+        "last_epochs": "all",  # the potion world
+        "rto_weight": 1.0,  # DeRTa
+        "harmful_prefix_empty": 0.3333,  # DeRTa
+        "harmful_prefix_draws": 1,  # DeRTa
+        "rto_keep": 1.0,  # DeRTa, LoRA
+        "refusal_text": "Sorry",  # DeRTa
+    },
+}
+"""What ``preset`` fills, where it is not set. Each holds every value that it stands for, those of today's defaults
+too, so that another default changes no preset. Of losses that it does not name a preset says nothing."""
 
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -30,17 +72,32 @@ def _visible(value: str) -> str:
     return value
 
 
+def _known_preset(value: Any) -> Any:
+    if isinstance(value, str) and value in PRESETS:
+        return value
+    near = difflib.get_close_matches(str(value).lower(), PRESETS, n=1, cutoff=0.5)
+    raise ValueError(f"expected one of {', '.join(PRESETS)}{f' (did you mean {near[0]!r}?)' if near else ''}")
+
+
 Switch = Annotated[bool, BeforeValidator(_no_number_as_switch)]
+PresetName = Annotated[Literal["safekey", "derta", "all"], BeforeValidator(_known_preset)]
 
 
 class SafeKeyConfig(BaseModel):
     """Options of the four safety losses. In an Axolotl YAML each field carries the prefix ``safekey_``.
 
     Defaults are the papers' (SafeKey, arXiv 2505.16186; DeRTa, arXiv 2407.09121). All switches off means
-    plain supervised fine-tuning.
+    plain supervised fine-tuning. ``preset`` fills the fields that are not set, see ``PRESETS``; the instance holds
+    every value resolved, and its ``model_dump()`` gives the same instance again.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    preset: PresetName | None = Field(
+        default=None,
+        description="Fills the flags that are not set: `safekey` or `derta` (each paper's settings), `all` (four "
+        "losses).",
+    )
 
     dual_path: Switch = Field(default=False, description="Switch: dual-path safety head (SafeKey).")
     query_mask: Switch = Field(default=False, description="Switch: query-mask modelling of the key sentence (SafeKey).")
@@ -80,6 +137,15 @@ class SafeKeyConfig(BaseModel):
         default="auto", description="Segments packed into one row, or as separate rows; `auto` probes the model."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:
+        name = values.get("preset") if isinstance(values, Mapping) else None
+        if not isinstance(name, str) or name not in PRESETS:
+            return values
+        filled = {key: value for key, value in PRESETS[name].items() if values.get(key) is None}
+        return {**values, **filled}
+
     @property
     def active(self) -> tuple[str, ...]:
         """Names of the losses that are switched on."""
@@ -89,6 +155,20 @@ class SafeKeyConfig(BaseModel):
     def any_active(self) -> bool:
         """Whether any of the four losses is switched on."""
         return bool(self.active)
+
+    @property
+    def departures(self) -> tuple[str, ...]:
+        """Names of the preset's fields that have another value here."""
+        preset = PRESETS[self.preset] if self.preset else {}
+        return tuple(name for name, value in preset.items() if getattr(self, name) != value)
+
+    @property
+    def preset_note(self) -> str:
+        """How logs name the preset, e.g. ``" (preset all but for rto_weight)"``; empty without one."""
+        if self.preset is None:
+            return ""
+        own = f" but for {', '.join(self.departures)}" if self.departures else ""
+        return f" (preset {self.preset}{own})"
 
     def data_fields(self) -> dict[str, Any]:
         """Return the options that shape the prepared data; weights and schedule do not."""
@@ -101,6 +181,16 @@ class SafeKeyConfig(BaseModel):
             "annotation",
         )
         return {name: getattr(self, name) for name in names}
+
+
+def preset_losses(name: str) -> tuple[str, ...]:
+    """Return the losses that a preset switches on."""
+    return tuple(loss for loss in SWITCHES if PRESETS[name].get(loss))
+
+
+def yaml_text(value: Any) -> str:
+    """Return a flag's value as a YAML file writes it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def flag_names() -> tuple[str, ...]:
@@ -140,7 +230,7 @@ def reject_unknown_flags(keys: Iterable[object]) -> None:
 def config_from_flags(flags: Mapping[str, Any]) -> SafeKeyConfig:
     """Build the configuration from a mapping that holds ``safekey_*`` keys among others.
 
-    Keys that are null count as not set.
+    Keys that are null count as not set: the preset fills them, or else the default holds.
 
     Raises:
         ConfigError: unknown flags or wrong values, all faults at once, each with its flag's name.
@@ -168,5 +258,6 @@ def build_config(values: Mapping[str, Any], prefix: str = "") -> SafeKeyConfig:
         faults = []
         for item in error.errors():
             name = str(item["loc"][0]) if item["loc"] else "options"
-            faults.append(f"{prefix}{name}: {item['msg']}, found {values.get(name)!r}")
+            message = str(item["msg"]).removeprefix("Value error, ")
+            faults.append(f"{prefix}{name}: {message}, found {values.get(name)!r}")
         raise ConfigError("; ".join(dict.fromkeys(faults))) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from safekey_peft.config import FLAG_PREFIX, SafeKeyConfig, config_from_flags, flag_names
+from safekey_peft.config import FLAG_PREFIX, PRESETS, SafeKeyConfig, config_from_flags, flag_names
 from safekey_peft.data.key_sentence.rule import mark_key_sentence
 from safekey_peft.data.rows import parse_row
 
@@ -44,6 +44,7 @@ def test_flags_table_is_the_configuration() -> None:
 
 def test_choices_of_a_flag_are_all_named() -> None:
     for name, choices in {
+        "preset": tuple(PRESETS),
         "annotation": ("given", "rule"),
         "cross_entropy": ("auto", "logits", "fused"),
         "isolation": ("auto", "packed", "rows"),
@@ -53,6 +54,45 @@ def test_choices_of_a_flag_are_all_named() -> None:
         for choice in choices:
             assert f"`{choice}`" in line
             config_from_flags({FLAG_PREFIX + name: choice})
+
+
+def test_presets_table_is_what_the_presets_set() -> None:
+    [names] = re.findall(rf"^\| `{FLAG_PREFIX}…` ((?:\| `\w+` )+)\|$", README, flags=re.MULTILINE)
+    written: dict[str, dict[str, object]] = {name: {} for name in re.findall(r"`(\w+)`", names)}
+    for field, cells in re.findall(r"^\| `(\w+)` \| ((?:`\S+`|–)(?: \| (?:`\S+`|–))+) \|$", README, re.MULTILINE):
+        for preset, cell in zip(written.values(), cells.split(" | "), strict=True):
+            if cell != "–":
+                preset[field] = yaml.safe_load(cell.strip("`"))
+    assert written == PRESETS
+
+
+def test_papers_settings_in_the_core_page_are_the_presets() -> None:
+    page = (ROOT / "safekey_peft/core/README.md").read_text(encoding="utf-8")
+    table = page.partition("## Paper → configuration")[2].partition("\n## ")[0].partition("|---|")[2]
+    table = "\n".join(line for line in table.splitlines() if "no preset sets" not in line)
+    safekey, _, derta = table.partition("| DeRTa |")
+    for name, rows in (("safekey", safekey), ("derta", derta)):
+        said = {key: yaml.safe_load(value) for key, value in re.findall(rf"`{FLAG_PREFIX}(\w+): (\S+)`", rows)}
+        assert said == {key: value for key, value in PRESETS[name].items() if value is not True}
+
+
+def test_flags_command_prints_every_flag_and_preset() -> None:
+    from click.testing import CliRunner
+
+    from safekey_peft.cli.flags import main
+    from safekey_peft.config import yaml_text
+
+    result = CliRunner().invoke(main, env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    flags, _, presets = result.output.partition(f"{FLAG_PREFIX}preset sets")
+    lines = [re.findall(r"[^\s│]+", line) for line in flags.splitlines()]
+    for name, field in SafeKeyConfig.model_fields.items():
+        assert [FLAG_PREFIX + name, yaml_text(field.default)] in [line[:2] for line in lines]
+    cells = [[cell.strip() for cell in line.split("│")[1:5]] for line in presets.splitlines() if "│" in line]
+    rows = {flag: values for flag, *values in cells}
+    for name in {name for preset in PRESETS.values() for name in preset}:
+        expected = [yaml_text(preset[name]) if name in preset else "" for preset in PRESETS.values()]
+        assert rows[FLAG_PREFIX + name] == expected
 
 
 @every_page

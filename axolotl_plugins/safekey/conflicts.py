@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from safekey_peft.config import FLAG_PREFIX
 from safekey_peft.errors import ConfigError
 
 _CONFLICTS = {
@@ -59,3 +62,25 @@ def refuse_conflicts(cfg: Any) -> None:
     faults = [f"{name}: {reason}" for name, reason in conflicts(cfg)]
     if faults:
         raise ConfigError("cannot be combined with the safekey losses: " + " | ".join(faults))
+
+
+def refuse_dropped_options(arguments: Sequence[str]) -> None:
+    """Stop where flags stand on the command line of ``axolotl``, which knows no plugin's options.
+
+    It hands them to its launcher, which refuses them; but ``--launcher python`` drops them without a word.
+
+    Args:
+        arguments: of the process, its program first.
+
+    Raises:
+        ConfigError: names them.
+    """
+    program = Path(arguments[0] if arguments else "")
+    if program.stem != "axolotl" and program.parts[-3:] != ("axolotl", "cli", "main.py"):
+        return  # `python -m axolotl.cli.train` does read them
+    options = [word for word in arguments[1:] if word.replace("-", "_").startswith(f"__{FLAG_PREFIX}")]
+    if options:
+        raise ConfigError(
+            f"axolotl drops {', '.join(options)}: its command line has no options of plugins. Write it into the "
+            "configuration, e.g. safekey_preset: all"
+        )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from axolotl.integrations.base import BasePlugin
 
-from axolotl_plugins.safekey.conflicts import refuse_conflicts
+from axolotl_plugins.safekey.conflicts import refuse_conflicts, refuse_dropped_options
 from axolotl_plugins.safekey.cpu import adapt_to_cpu, is_cpu_run, place_on_cpu
 from safekey_peft.config import SafeKeyConfig, config_from_flags
 from safekey_peft.errors import ConfigError
@@ -35,11 +36,13 @@ class SafeKeyPlugin(BasePlugin):
         Raises:
             ConfigError: all faults of a kind at once.
         """
+        refuse_dropped_options(sys.argv)
         self.config = config_from_flags(cfg)
         if not self.in_use(cfg):
             return
         if not self.config.any_active:
-            LOG.warning("safekey: all four losses are off; this run is plain supervised fine-tuning")
+            off = f"all four losses are off{self.config.preset_note}"
+            LOG.warning("safekey: %s; this run is plain supervised fine-tuning", off)
         else:
             refuse_conflicts(cfg)
             if is_cpu_run():

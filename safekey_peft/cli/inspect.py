@@ -194,7 +194,7 @@ def _options(
         name = str(getattr(encoder.tokenizer, "name_or_path", "") or type(encoder.tokenizer).__name__)
         options += [
             ("tokenizer", name),
-            ("losses", ", ".join(config.active) or "plain SFT"),
+            ("losses", (", ".join(config.active) or "plain SFT") + config.preset_note),
             ("sequence_len", str(encoder.sequence_len or "no limit")),
             ("seed", str(encoder.seed)),
         ]

@@ -6,12 +6,24 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from safekey_peft.config import FLAG_PREFIX, SWITCHES, SafeKeyConfig, build_config, reject_unknown_flags
+from safekey_peft.config import (
+    FLAG_PREFIX,
+    PRESETS,
+    SWITCHES,
+    SafeKeyConfig,
+    build_config,
+    preset_losses,
+    reject_unknown_flags,
+    yaml_text,
+)
 from safekey_peft.doctor.findings import Findings
 from safekey_peft.errors import ConfigError
 
 PLUGIN_NAME = "axolotl_plugins.safekey.SafeKeyPlugin"
 DATASET_TYPE = "axolotl_plugins.safekey.dataset"
+PRESET_FLAG = f"{FLAG_PREFIX}preset"
+FULL_TUNING_KEEP = 0.05
+"""DeRTa's fraction of RTO positions in full tuning."""
 
 
 def check_flags(raw: Mapping[str, Any], findings: Findings) -> tuple[SafeKeyConfig, set[str]]:
@@ -37,14 +49,60 @@ def check_flags(raw: Mapping[str, Any], findings: Findings) -> tuple[SafeKeyConf
         except ConfigError as error:
             faulty.add(FLAG_PREFIX + name)
             del values[name]
-            message = str(error).removeprefix(f"{FLAG_PREFIX}{name}: ").removeprefix("Value error, ")[:300]
+            message = str(error).removeprefix(f"{FLAG_PREFIX}{name}: ")[:300]
             findings.fault("flags", message, key=FLAG_PREFIX + name, remedy="See `safekey flags`")
     config = build_config(values, prefix=FLAG_PREFIX)
     findings.facts["losses"] = list(config.active)
+    _place_filled_flags(config, findings)
     if not faulty:
         findings.ok("flags", f"losses on: {', '.join(config.active) or 'none'}")
+        _check_preset(config, values, findings)
         _check_idle_options(config, values, findings)
+        _check_full_tuning(raw, config, values, findings)
     return config, faulty
+
+
+def _place_filled_flags(config: SafeKeyConfig, findings: Findings) -> None:
+    """Give flags that the preset fills the preset's line: findings about them then say where they come from."""
+    line = findings.lines.get(PRESET_FLAG)
+    if config.preset is not None and line is not None:
+        filled = dict.fromkeys((FLAG_PREFIX + name for name in PRESETS[config.preset]), line)
+        findings.lines = {**filled, **findings.lines}
+
+
+def _check_preset(config: SafeKeyConfig, values: Mapping[str, Any], findings: Findings) -> None:
+    """Say what the preset filled, and which flags of the file stand before it."""
+    if config.preset is None:
+        return
+    preset, losses = PRESETS[config.preset], preset_losses(config.preset)
+    filled = [f"{name} {yaml_text(value)}" for name, value in preset.items() if name not in values]
+    own = [
+        f"{FLAG_PREFIX}{name}: {yaml_text(getattr(config, name))} (preset: {yaml_text(preset[name])})"
+        for name in config.departures
+    ]
+    text = f"{PRESET_FLAG}: {config.preset} sets {', '.join(filled) or 'nothing, all is set beside it'}"
+    findings.info("flags", text + (f"; set beside it: {', '.join(own)}" if own else ""), key=PRESET_FLAG)
+    if not set(losses) & set(config.active):
+        findings.warn(
+            "flags",
+            f"{PRESET_FLAG}: {config.preset} does nothing: {' and '.join(losses)} are false in the file",
+            key=PRESET_FLAG,
+            remedy=f"Remove it, or the switches that are to be on: {', '.join(FLAG_PREFIX + loss for loss in losses)}",
+        )
+
+
+def _check_full_tuning(
+    raw: Mapping[str, Any], config: SafeKeyConfig, values: Mapping[str, Any], findings: Findings
+) -> None:
+    if raw.get("adapter") or not config.rto or "rto_keep" in values or config.rto_keep <= FULL_TUNING_KEEP:
+        return
+    findings.warn(
+        "flags",
+        f"no adapter, so all weights are tuned, with every RTO position ({FLAG_PREFIX}rto_keep {config.rto_keep:g}, "
+        f"as DeRTa does for LoRA); DeRTa keeps {FULL_TUNING_KEEP:g} of them in full tuning",
+        key=f"{FLAG_PREFIX}rto",
+        remedy=f"Set {FLAG_PREFIX}rto_keep: {FULL_TUNING_KEEP:g}, or to the value that is meant",
+    )
 
 
 def _check_idle_options(config: SafeKeyConfig, values: Mapping[str, Any], findings: Findings) -> None:
@@ -56,9 +114,8 @@ def _check_idle_options(config: SafeKeyConfig, values: Mapping[str, Any], findin
                 key=f"{FLAG_PREFIX}{loss}_weight",
                 remedy=f"Give it a weight, or set {FLAG_PREFIX}{loss}: false",
             )
-    owners = {"refusal_text": "rto", "head_learning_rate": "dual_path"}
     for name in values:
-        owner = owners.get(name) or next((s for s in SWITCHES if name.startswith(f"{s}_")), None)
+        owner = loss_of(name)
         if owner is not None and owner not in config.active:
             findings.warn(
                 "flags",
@@ -66,6 +123,12 @@ def _check_idle_options(config: SafeKeyConfig, values: Mapping[str, Any], findin
                 key=FLAG_PREFIX + name,
                 remedy=f"Set {FLAG_PREFIX}{owner}: true, or remove it",
             )
+
+
+def loss_of(name: str) -> str | None:
+    """Return the one loss that a field of ``SafeKeyConfig`` is an option of; None: of several, or a switch itself."""
+    owners = {"refusal_text": "rto", "head_learning_rate": "dual_path"}
+    return owners.get(name) or next((loss for loss in SWITCHES if name.startswith(f"{loss}_")), None)
 
 
 def dataset_entries(raw: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -148,7 +211,8 @@ def check_plugin_and_types(
             "dataset_type",
             "all four losses are off: rows of our type train as plain SFT",
             key=ours[0],
-            remedy="Set safekey_dual_path, safekey_query_mask, safekey_harmful_prefix or safekey_rto to true",
+            remedy="Choose a safekey_preset, or set safekey_dual_path, safekey_query_mask, safekey_harmful_prefix or "
+            "safekey_rto to true",
         )
     elif ours:
         findings.ok("dataset_type", f"{len(ours)} of {len(dataset_entries(raw))} data sets have our type")

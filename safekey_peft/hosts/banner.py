@@ -28,7 +28,7 @@ def banner(
         "harmful_prefix": f"empty share {config.harmful_prefix_empty:g}",
         "rto": f"weight {config.rto_weight:g}, keep {config.rto_keep:g}",
     }
-    lines = ["safekey: training with " + ", ".join(config.active)]
+    lines = ["safekey: training with " + ", ".join(config.active) + config.preset_note]
     for loss in config.active:
         when = ""
         if loss in ("dual_path", "query_mask") and schedule is not None and schedule.first_step:

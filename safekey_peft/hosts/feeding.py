@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from safekey_peft.config import FLAG_PREFIX, SafeKeyConfig
+from safekey_peft.config import FLAG_PREFIX, SafeKeyConfig, preset_losses
 from safekey_peft.data.collator import FEEDS_COLUMN, ROW_COLUMN, TAGS_COLUMN
 from safekey_peft.data.encoder import FEED_BITS
 from safekey_peft.data.tags import LABEL_MASK, LABEL_SHIFT
@@ -87,6 +87,7 @@ def require_rows(config: SafeKeyConfig, feeding: Mapping[str, int]) -> None:
         DataError: names every such loss and what would feed it.
     """
     starved = [loss for loss in config.active if not feeding[loss]]
+    by_preset = [loss for loss in starved if config.preset and loss in preset_losses(config.preset)]
     if starved:
         raise DataError(
             "; ".join(
@@ -94,5 +95,10 @@ def require_rows(config: SafeKeyConfig, feeding: Mapping[str, int]) -> None:
                 + (", or safekey_annotation: rule" if loss in ("dual_path", "query_mask") else "")
                 for loss in starved
             )
-            + ". Add such rows or switch the loss off."
+            + ". Add such rows or switch the loss off"
+            + (f", beside safekey_preset: {config.preset} with {_switched_off(by_preset)}." if by_preset else ".")
         )
+
+
+def _switched_off(losses: list[str]) -> str:
+    return " and ".join(f"{FLAG_PREFIX}{loss}: false" for loss in losses)

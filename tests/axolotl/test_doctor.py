@@ -63,6 +63,7 @@ def passed(cfg: dict[str, Any], folder: Path, **options: Any) -> Findings:
         ("safe_key_rto_keep", "safekey_rto_keep"),
         ("SafeKey_RTO", "safekey_rto"),
         ("safkey_rto_keep", "safekey_rto_keep"),
+        ("safekey_presets", "safekey_preset"),
     ],
 )
 def test_misspelt_flag_is_a_fault_with_the_nearest_name(
@@ -84,6 +85,7 @@ def test_misspelt_flag_is_a_fault_with_the_nearest_name(
         ("safekey_harmful_prefix_draws", 0),
         ("safekey_refusal_text", "  "),
         ("safekey_annotation", "magic"),
+        ("safekey_preset", "al"),
         ("safekey_isolation", "maybe"),
         ("safekey_rto_weight", float("nan")),
     ],
@@ -171,6 +173,20 @@ def test_loss_without_a_row_is_a_fault(base: Path, tmp_path: Path, loss: str) ->
         config(base, data, tmp_path / "out", **only), tmp_path, f"safekey_{loss} is on but no training row"
     )
     assert faults.count("no training row") == 1
+
+
+def test_loss_of_a_preset_without_a_row_is_a_fault_at_the_presets_line(base: Path, tmp_path: Path) -> None:
+    rows = [{key: value for key, value in row.items() if key != "harmful_response"} for row in potion_rows(8)]
+    data = write_rows(tmp_path / "marked.jsonl", rows)
+    cfg = config(base, data, tmp_path / "out", **dict.fromkeys(LOSSES), safekey_preset="all")
+    findings = examined(cfg, tmp_path)
+    found = [item for item in findings.items if item.level == "fault"]
+    assert [item.key for item in found] == ["safekey_harmful_prefix", "safekey_rto"]
+    line = 1 + (tmp_path / "run.yaml").read_text().splitlines().index("safekey_preset: all")
+    assert [item.line for item in found] == [line, line]
+    assert "beside safekey_preset: all with safekey_rto: false" in found[1].message
+    off = {"safekey_harmful_prefix": False, "safekey_rto": False}
+    assert "set beside it: safekey_harmful_prefix: false" in messages(passed({**cfg, **off}, tmp_path), "info")
 
 
 def test_no_usable_row_is_a_fault_with_reasons(base: Path, tmp_path: Path) -> None:

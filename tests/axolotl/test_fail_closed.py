@@ -34,6 +34,7 @@ def stops(cfg: dict[str, Any], *words: str, command: str = "train") -> str:
         ("safe_key_rto_keep", "safekey_rto_keep"),
         ("SafeKey_RTO", "safekey_rto"),
         ("safkey_rto_keep", "safekey_rto_keep"),
+        ("safekey_presets", "safekey_preset"),
     ],
 )
 def test_misspelt_flag_stops_with_the_nearest_name(
@@ -56,6 +57,7 @@ def test_misspelt_flag_stops_with_the_nearest_name(
         ("safekey_harmful_prefix_draws", 0),
         ("safekey_refusal_text", "  "),
         ("safekey_annotation", "magic"),
+        ("safekey_preset", "al"),
         ("safekey_isolation", "maybe"),
         ("safekey_rto_weight", float("nan")),
     ],
@@ -122,6 +124,15 @@ def test_loss_without_a_row_stops(base: Path, tmp_path: Path, loss: str) -> None
     data = write_rows(tmp_path / "bare.jsonl", bare)
     only = {flag: flag == f"safekey_{loss}" for flag in LOSSES if flag != "safekey_last_epochs"}
     stops(config(base, data, tmp_path / "out", **only), f"safekey_{loss} is on but no training row feeds it")
+
+
+def test_loss_of_a_preset_without_a_row_stops(base: Path, tmp_path: Path) -> None:
+    rows = [{key: value for key, value in row.items() if key != "harmful_response"} for row in potion_rows(8)]
+    data = write_rows(tmp_path / "marked.jsonl", rows)
+    cfg = config(base, data, tmp_path / "out", **dict.fromkeys(LOSSES), safekey_preset="all")
+    error = stops(cfg, "safekey_harmful_prefix is on but no training row feeds it")
+    assert error.endswith("beside safekey_preset: all with safekey_harmful_prefix: false and safekey_rto: false.")
+    assert "safekey_query_mask is on" not in error
 
 
 def test_every_row_dropped_stops_with_reasons(base: Path, tmp_path: Path) -> None:

@@ -52,6 +52,9 @@ def test_every_flag_has_a_default_a_description_and_may_be_null() -> None:
         {"safekey_rto_keep": 0.0},
         {"safekey_harmful_prefix_draws": 0},
         {"safekey_annotation": "magic"},
+        {"safekey_preset": "al"},
+        {"safekey_preset": True},
+        {"safekey_presets": "all"},
         {"safekey_isolation": "maybe"},
         {"safekey_rtoo": True},
         {"SafeKey_RTO": True},
@@ -66,7 +69,14 @@ def test_what_the_configuration_refuses_the_schema_refuses(flags: dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    "flags", [{"safekey_last_epochs": "all"}, {"safekey_last_epochs": 0.5}, {"safety_note": 1}, {"base_model": "x"}]
+    "flags",
+    [
+        {"safekey_last_epochs": "all"},
+        {"safekey_last_epochs": 0.5},
+        {"safekey_preset": "all", "safekey_rto": None},
+        {"safety_note": 1},
+        {"base_model": "x"},
+    ],
 )
 def test_what_it_accepts_the_schema_accepts(flags: dict[str, Any]) -> None:
     config_from_flags(flags)

@@ -13,6 +13,7 @@ GOOD: dict[str, Any] = {
     "plugins": [PLUGIN_NAME],
     "datasets": [{"path": "rows.jsonl", "type": DATASET_TYPE}],
     "safekey_rto": True,
+    "adapter": "qlora",
 }
 
 
@@ -27,6 +28,10 @@ def checked(**changes: Any) -> Findings:
 
 def keys(findings: Findings, level: str) -> list[str | None]:
     return [item.key for item in findings.items if item.level == level]
+
+
+def flag_texts(findings: Findings, level: str) -> list[str]:
+    return [item.message for item in findings.items if item.check == "flags" and item.level == level]
 
 
 def test_good_flags_have_no_fault() -> None:
@@ -92,3 +97,68 @@ def test_switch_at_fault_is_no_second_finding_on_losses_that_are_off(change: dic
 )
 def test_other_checks_go_on_as_if_the_plugin_were_listed(listed: Any, expected: list[str]) -> None:
     assert with_plugin({"plugins": listed})["plugins"] == expected
+
+
+def test_what_a_preset_fills_and_what_goes_before_it_is_told() -> None:
+    findings = checked(safekey_rto=None, safekey_preset="derta", safekey_rto_weight=0.5, safekey_rto_keep=1.0)
+    assert findings.verdict == "ok" and findings.facts["losses"] == ["harmful_prefix", "rto"]
+    (text,) = flag_texts(findings, "info")
+    filled, _, own = text.partition("; set beside it: ")
+    assert filled == (
+        "safekey_preset: derta sets harmful_prefix true, rto true, harmful_prefix_empty 0.3333, "
+        "harmful_prefix_draws 1, refusal_text Sorry"
+    )
+    assert own == "safekey_rto_weight: 0.5 (preset: 1.0)"
+
+
+def test_flags_that_a_preset_fills_stand_at_its_line() -> None:
+    findings = Findings(lines={"safekey_preset": 4, "safekey_rto": 9})
+    check_flags({"safekey_preset": "all", "safekey_rto": True}, findings)
+    for key in ("safekey_query_mask", "safekey_rto", "safekey_isolation"):
+        findings.fault("x", key, key=key)
+    assert [item.line for item in findings.items if item.check == "x"] == [4, 9, None]
+
+
+@pytest.mark.parametrize(
+    ("others", "warned"),
+    [
+        ({}, {"safekey_preset", "datasets[0]"}),
+        ({"safekey_rto": True}, {"safekey_preset"}),
+        ({"safekey_query_mask": True}, set()),
+    ],
+)
+def test_preset_whose_losses_are_all_switched_off_is_a_warning(others: dict[str, Any], warned: set[str]) -> None:
+    off = {"safekey_rto": None, "safekey_dual_path": False, "safekey_query_mask": False}
+    findings = checked(safekey_preset="safekey", **{**off, **others})
+    assert set(keys(findings, "warning")) == warned and not keys(findings, "fault")
+
+
+def test_values_that_a_preset_fills_are_no_idle_options() -> None:
+    findings = checked(safekey_rto=False, safekey_preset="all")
+    assert findings.verdict == "ok", findings.items
+    findings = checked(safekey_rto=False, safekey_preset="all", safekey_rto_keep=0.5)
+    assert keys(findings, "warning") == ["safekey_rto_keep"]
+
+
+def test_unknown_preset_is_one_fault_and_what_is_on_is_not_known() -> None:
+    findings = checked(safekey_rto=None, safekey_preset="al")
+    (fault,) = [item for item in findings.items if item.level == "fault"]
+    assert fault.key == "safekey_preset" and "did you mean 'all'" in fault.message
+    assert [item.check for item in findings.items if item.level == "skipped"] == ["losses"]
+
+
+@pytest.mark.parametrize("on", [{"safekey_rto": True}, {"safekey_rto": None, "safekey_preset": "all"}], ids=str)
+@pytest.mark.parametrize(
+    ("own", "warned"), [({}, True), ({"safekey_rto_keep": 1.0}, False), ({"adapter": "lora"}, False)], ids=str
+)
+def test_full_tuning_with_every_rto_position_is_a_warning_unless_meant(
+    on: dict[str, Any], own: dict[str, Any], warned: bool
+) -> None:
+    findings = checked(**{"adapter": None, **on, **own})
+    found = [item for item in findings.items if item.level == "warning"]
+    assert [item.key for item in found] == ["safekey_rto"] * warned
+    assert not warned or found[0].remedy.startswith("Set safekey_rto_keep: 0.05")  # type: ignore[union-attr]
+
+
+def test_full_tuning_without_rto_needs_no_keep() -> None:
+    assert checked(adapter=None, safekey_rto=None, safekey_preset="safekey").verdict == "ok"
