@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from safekey_peft.config import FLAG_PREFIX, PRESETS, SWITCHES, preset_losses, yaml_text
 from safekey_peft.data.sources import RowSource
+from safekey_peft.doctor.flags import loss_of
 from safekey_peft.starter.hardware import Hardware
 from safekey_peft.starter.memory import Plan
 from safekey_peft.starter.rows import CHARS_PER_TOKEN, DataSummary
@@ -107,14 +109,28 @@ class Starter:
         return lines
 
     def _losses(self) -> list[str]:
+        preset = covering_preset(self.losses)
+        within = preset_losses(preset) if preset else SWITCHES
         lines = ["# The losses. `safekey flags` explains all options."]
+        if preset is not None:
+            lines.append(f"safekey_preset: {preset} # fills the flags that are not set; one that you set goes first")
         for loss, meaning in _MEANING.items():
-            lines.append(f"# {meaning}")
-            lines.append(f"safekey_{loss}: {'true' if loss in self.losses else 'false'} # {self.reasons[loss]}")
+            reason = self.reasons[loss].removeprefix("off: ")
+            if loss in self.losses:
+                lines.append(f"# on:  {meaning}; {reason}")
+            elif loss in within:
+                lines += [f"# off: {meaning}", f"safekey_{loss}: false # {reason}"]
+            else:
+                lines.append(f"# off: {meaning}; {reason}")
+        if preset is not None:
+            lines.append("# What the preset fills beside the switches; uncomment a line to change it.")
+            lines += [
+                f"# {FLAG_PREFIX}{name}: {yaml_text(value)}"
+                for name, value in PRESETS[preset].items()
+                if name not in SWITCHES and loss_of(name) in (None, *self.losses)
+            ]
         if self.data is not None and self.data.needs_rule and {"dual_path", "query_mask"} & set(self.losses):
             lines.append("safekey_annotation: rule # rows without marks get them by rule; better: safekey annotate")
-        if {"dual_path", "query_mask"} & set(self.losses):
-            lines.append("safekey_last_epochs: 2 # safety head and query mask are on in the last 2 epochs (SafeKey)")
         return lines
 
     def _adapter(self) -> list[str]:
@@ -182,6 +198,12 @@ class Starter:
         at_once = micro if self.hardware.is_cpu else max(self.plan.sequence_len / tokens, 1)
         wanted = min(ROWS_A_STEP, self.data.rows / STEPS_AN_EPOCH) / at_once
         return micro, max(1, round(wanted))
+
+
+def covering_preset(losses: Collection[str]) -> str | None:
+    """Return the preset with the fewest losses that holds all of these; None where there are none."""
+    covering = [name for name in PRESETS if set(losses) <= set(preset_losses(name))]
+    return min(covering, key=lambda name: len(preset_losses(name))) if losses else None
 
 
 def wanted_tokens(data: DataSummary | None, hardware: Hardware) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from safekey_peft.cli import main as safekey
+from safekey_peft.config import PRESETS, SWITCHES, config_from_flags
 from safekey_peft.doctor.examination import examine
 from tests.axolotl.runs import potion_rows, run_axolotl, write_rows
 
@@ -47,8 +49,7 @@ def test_starter_trains(base: Path, data: Path, tmp_path: Path, monkeypatch: Any
 
 
 def switches(content: dict[str, Any]) -> set[str]:
-    names = ("dual_path", "query_mask", "harmful_prefix", "rto")
-    return {name for name in names if content[f"safekey_{name}"]}
+    return set(config_from_flags(content).active)
 
 
 def test_losses_are_those_that_the_rows_feed(base: Path, tmp_path: Path) -> None:
@@ -69,6 +70,30 @@ def test_losses_are_those_that_the_rows_feed(base: Path, tmp_path: Path) -> None
         content = written(base, folder, "--data", str(write_rows(folder / "rows.jsonl", chosen)))
         assert switches(content) == expected
         assert content.get("safekey_annotation") == rule
+
+
+@pytest.mark.parametrize(
+    ("losses", "preset", "off"),
+    [
+        ("all", "all", set()),
+        ("safekey", "safekey", set()),
+        ("derta", "derta", set()),
+        ("rto", "derta", {"safekey_harmful_prefix"}),
+        ("rto,query_mask", "all", {"safekey_harmful_prefix", "safekey_dual_path"}),
+        ("sft", None, {f"safekey_{name}" for name in SWITCHES}),
+    ],
+)
+def test_smallest_preset_is_written_and_what_it_fills_can_be_uncommented(
+    base: Path, tmp_path: Path, losses: str, preset: str | None, off: set[str]
+) -> None:
+    content = written(base, tmp_path, "--losses", losses)
+    flags = {key: value for key, value in content.items() if key.startswith("safekey_")}
+    assert flags == ({"safekey_preset": preset} if preset else {}) | dict.fromkeys(off, False)
+    text = (tmp_path / "starter.yaml").read_text()
+    filled = yaml.safe_load("\n".join(re.findall(r"^# (safekey_\w+: \S+)$", text, re.MULTILINE))) or {}
+    assert bool(filled) == (preset is not None)
+    assert config_from_flags({**content, **filled}) == config_from_flags(content)
+    assert {key.removeprefix("safekey_") for key in filled} <= set(PRESETS[preset or "all"]) - set(SWITCHES)
 
 
 def test_losses_may_be_chosen_and_need_rows(base: Path, data: Path, tmp_path: Path) -> None:
