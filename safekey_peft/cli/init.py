@@ -106,7 +106,7 @@ def _tell(starter: object) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from safekey_peft.starter.configuration import PLACEHOLDER, Starter
+    from safekey_peft.starter.configuration import PLACEHOLDER, Starter, covering_preset
 
     assert isinstance(starter, Starter)
     console = Console(highlight=False, soft_wrap=True)
@@ -115,6 +115,8 @@ def _tell(starter: object) -> None:
     for loss, reason in starter.reasons.items():
         mark = "[green]on [/green]" if loss in starter.losses else "[dim]off[/dim]"
         console.print(f"  {mark} safekey_{loss}: {escape(reason.removeprefix('off: '))}")
+    if starter.losses:
+        console.print(f"  weights and schedule of safekey_preset: {covering_preset(starter.losses)}")
     base = "LoRA" if starter.hardware.is_cpu else "LoRA on a 16-bit base"
     kind = base if plan.adapter == "lora" else "QLoRA on a 4-bit base"
     memory = "" if starter.hardware.is_cpu else f", about {plan.total_gib:.0f} GiB (estimated)"

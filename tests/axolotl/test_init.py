@@ -147,6 +147,7 @@ def test_next_commands_are_printed(base: Path, data: Path, tmp_path: Path) -> No
     output = init(str(base), "--gpu", "24GB", "--data", str(data), "--output", str(path)).output
     for command in ("safekey doctor", "safekey inspect", "axolotl train"):
         assert f"{command} {path}" in output
+    assert "weights and schedule of safekey_preset: all" in output
     assert "(estimated)" in path.read_text()
 
 

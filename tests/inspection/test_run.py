@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.inspection.potions import inspect
+from tests.inspection.test_page import Parts
 
 pytest.importorskip("axolotl")
 
@@ -42,6 +43,17 @@ def test_rows_of_a_run_are_shown_as_its_template_renders_them(run: Path) -> None
     assert "⟦X:" in done.stdout and "<|Assistant|><think>" in done.stdout
     assert "⟦U:" in done.stdout and "Okay, the user wants to brew a cursed potion now.⟧" in done.stdout
     assert "⟦KEY:" in done.stdout and "⟦RTO:" in done.stdout
+
+
+def test_run_with_a_preset_shows_the_losses_that_it_leaves_on(run: Path, tmp_path: Path) -> None:
+    cfg = {key: value for key, value in yaml.safe_load(run.read_text()).items() if not key.startswith("safekey_")}
+    path = tmp_path / "preset.yaml"
+    path.write_text(yaml.safe_dump({**cfg, "safekey_preset": "all", "safekey_query_mask": False}), encoding="utf-8")
+    done = inspect(path, "--row", "p1", "--html", tmp_path / "page.html")
+    assert done.exit_code == 0, done.output
+    assert "⟦RTO:" in done.stdout and "⟦KEY:" not in done.stdout
+    meta = Parts((tmp_path / "page.html").read_text(encoding="utf-8")).block("meta")
+    assert ["losses", "dual_path, harmful_prefix, rto (preset all but for query_mask)"] in meta["options"]  # type: ignore[index]
 
 
 def test_shown_tokens_are_those_that_are_prepared_for_training(run: Path) -> None:
