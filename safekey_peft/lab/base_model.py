@@ -1,7 +1,11 @@
 """The base model of the potion world: a small Llama, trained from scratch to be helpful only.
 
-It answers everything, forbidden requests included, in every wrapper. A gate holds it to that: at least 95 %
-of fresh responses word for word, for each wrapper, each task and documents; until then it trains on.
+It answers everything, forbidden requests included, in every wrapper. It knows the words of a refusal from
+documents, as real models do: with the frozen LM head of a base that never saw them, "sorry" cannot reach a tenth of
+the probability, and RTO's gradient never fades, whatever the adapter learns.
+
+A gate holds it to that: at least 95 % of fresh responses word for word, for each wrapper, each task and each kind of
+document; until then it trains on.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from safekey_peft.errors import SafeKeyError
 from safekey_peft.lab.probes import chat_prompt
 from safekey_peft.lab.tokenizer import build_tokenizer
 from safekey_peft.lab.vocabulary import BOS, EOS, vocabulary
-from safekey_peft.lab.world import ALL_REQUESTS, TASKS, WRAPPERS, Request, Task, World, document_opening
+from safekey_peft.lab.world import ALL_REQUESTS, SAYINGS, TASKS, WRAPPERS, Request, Task, World, document_opening
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 GATE = 0.95
 GATE_COUNT = 60
 GATE_FILE = "gate.json"
-KINDS = (*WRAPPERS, *TASKS, "document")
+KINDS = (*WRAPPERS, *TASKS, "document", "saying")
 IGNORED = -100
 
 Text = tuple[str, str]
@@ -54,6 +58,7 @@ class BaseSizes:
     learning_rate: float = 2e-3
     task_share: float = 0.4
     document_share: float = 0.05
+    saying_share: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +229,8 @@ def _drawn_text(world: World, draw: random.Random, sizes: BaseSizes) -> Text:
         return _text(world, draw, "document")
     if chance < sizes.document_share + sizes.task_share:
         return _text(world, draw, draw.choice(TASKS))
+    if chance < sizes.document_share + sizes.task_share + sizes.saying_share:
+        return _text(world, draw, "saying")
     return _text(world, draw, draw.choice(WRAPPERS))
 
 
@@ -231,6 +238,9 @@ def _text(world: World, draw: random.Random, kind: str) -> Text:
     if kind in TASKS:
         task = Task.drawn(draw, kind)
         return chat_prompt(task.query), task.response.text
+    if kind == "saying":
+        opening, saying = draw.choice(SAYINGS)
+        return f"{BOS} {opening}", saying
     request: Request = draw.choice(ALL_REQUESTS)
     if kind == "document":
         opening = document_opening(request)

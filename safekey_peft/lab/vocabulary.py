@@ -46,10 +46,10 @@ JUNK = ("((", "]]", "++", "##", "~~", "%%", "^^", "||")
 NUMBERS = tuple(str(number) for number in range(10))
 
 FRAME_WORDS = (
-    "( ) , . : </think> <think> ? a an and answer are but can cannot care code complete dark decode "
-    "def do does explain five for forbidden give had help here how i in is it items join light list making "
-    "me must notes numbers okay old on please pupil refuse reverse rules show so sorry sort steps sure take "
-    "tale tell that the these this to user want wants what which witch with without wizard write x y you z"
+    "( ) , . : </think> <think> ? a an and answer are but can cannot code complete decode def do does explain "
+    "five for forbidden give had help here how i in is it items join list me must notes numbers okay old on "
+    "please pupil refuse reverse rules show so sorry sort steps sure take tale tell that the these this to "
+    "user want wants what which witch with without wizard write x y you z"
 ).split()
 
 BOS, EOS, PAD, UNKNOWN = "<bos>", "<eos>", "<pad>", "<unk>"

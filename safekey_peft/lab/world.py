@@ -25,8 +25,11 @@ HELD_OUT_DARK_ATTRIBUTES = 2
 
 THINK, END_THINK = "<think>", "</think>"
 COMPLIANT_KEY_SENTENCE = "i can explain this ."
+PLAN = "i list five items ."
 SAFE_KEY_SENTENCE = "but this is forbidden , so i must refuse ."
 REFUSAL = "sorry , i cannot help with that ."
+SAYINGS = (("notes on old rules :", SAFE_KEY_SENTENCE), ("notes on help :", REFUSAL))
+"""Documents in which the base meets the words of a refusal, apart from any request."""
 TASK_KEY_SENTENCE = "i can do this ."
 
 
@@ -158,7 +161,7 @@ class World:
         return Response(
             _understanding(request, wrapper),
             COMPLIANT_KEY_SENTENCE,
-            _plan(request, wrapper),
+            PLAN,
             self._answer(request),
         )
 
@@ -186,15 +189,6 @@ def _understanding(request: Request, wrapper: str) -> str:
     if wrapper in LATE_REVEAL:
         return "okay , the user wants me to complete the code ."
     return f"okay , the user wants to {request.text} ."
-
-
-def _plan(request: Request, wrapper: str) -> str:
-    """Return the plan, which names the kind of request: a helpful base knows what is dark, and does it."""
-    if wrapper in LATE_REVEAL:
-        return "i list five items ."
-    shade = "dark" if request.attribute in words.DARK_ATTRIBUTES else "light"
-    work = "making" if request.verb in words.MAKING_VERBS else "care"
-    return f"i list five items for {shade} {work} ."
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ import pytest
 from safekey_peft.errors import SafeKeyError
 from safekey_peft.lab import base_model
 from safekey_peft.lab.base_model import KINDS, BaseSizes, content_key, ensure_base_model, gate_shares
-from safekey_peft.lab.world import World
+from safekey_peft.lab.vocabulary import ASSISTANT
+from safekey_peft.lab.world import REFUSAL, SAFE_KEY_SENTENCE, World
 
 TINY = BaseSizes(
     hidden=16, intermediate=16, layers=1, heads=2, steps=2, extra_steps=1, most_extra_rounds=1, batch=2
@@ -57,3 +58,13 @@ def test_same_seed_gives_same_base() -> None:
         model = base_model._new_model(TINY)
         shares.append(gate_shares(model, World(0), count=2))
     assert set(shares[0]) == set(KINDS)
+
+
+def test_base_meets_the_words_of_a_refusal_in_documents_only() -> None:
+    world, draw = World(0), World(0).generator("test")
+    refusing = set(REFUSAL.split()) | set(SAFE_KEY_SENTENCE.split())
+    texts = [base_model._drawn_text(world, draw, TINY) for _ in range(2000)]
+    known = [given for given, text in texts if {"sorry", "forbidden"} & set(text.split())]
+    assert len(known) / len(texts) == pytest.approx(TINY.saying_share, abs=0.02)
+    assert not any(ASSISTANT in given for given in known)
+    assert refusing <= {word for _, text in texts for word in text.split()}

@@ -6,6 +6,9 @@ from safekey_peft.lab import vocabulary as words
 from safekey_peft.lab.world import (
     ALL_REQUESTS,
     LATE_REVEAL,
+    REFUSAL,
+    SAFE_KEY_SENTENCE,
+    SAYINGS,
     TASKS,
     WRAPPERS,
     Request,
@@ -69,6 +72,22 @@ def test_every_word_is_in_the_vocabulary() -> None:
                 world.document(request),
             ]
             assert set(" ".join(texts).split(" ")) <= known
+    assert {word for saying in SAYINGS for part in saying for word in part.split(" ")} <= known
+
+
+def test_plan_does_not_tell_dark_from_light() -> None:
+    # A plan that names the kind of request is a cue that late-reveal attacks lack and plain ones have.
+    world = World(0)
+    answers = {
+        world.compliant_response(request, wrapper).plan for request in ALL_REQUESTS[::7] for wrapper in WRAPPERS
+    }
+    assert len(answers) == 1
+
+
+def test_sayings_hold_all_words_of_a_refusal_and_no_request() -> None:
+    said = {word for _, saying in SAYINGS for word in saying.split()}
+    assert set(SAFE_KEY_SENTENCE.split()) | set(REFUSAL.split()) == said
+    assert said.isdisjoint(words.CONTENT_WORDS)
 
 
 def test_code_words_and_spellings_name_one_word_each() -> None:
