@@ -32,10 +32,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "rto_weight": 1.0,  # RTO and SFT targets are one cross-entropy
         "harmful_prefix_empty": 0.3333,  # generate_training_data.py: k = 0 on every third row
         "harmful_prefix_draws": 1,  # one k a row
+        "harmful_prefix_from": "response",
+        "rto_from": "response",  # "at every position"
         "rto_keep": 1.0,  # LoRA: 'a 0% dropout rate for the "Sorry" token'; full tuning: 95%, which is 0.05 here
         "refusal_text": "Sorry",
     },
-    # Neither paper trains all four. Provisional: the values that served best in the potion world (safekey_peft/lab).
+    # Neither paper trains all four; where they contradict each other, the values that served best in the potion world.
     "all": {
         "dual_path": True,
         "query_mask": True,
@@ -47,9 +49,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "dual_path_detach": False,  # SafeKey
         "last_epochs": "all",  # the potion world
         "rto_weight": 1.0,  # DeRTa
-        "harmful_prefix_empty": 0.3333,  # DeRTa
+        "harmful_prefix_empty": 0.5,  # the potion world: K needs rows that begin with U
         "harmful_prefix_draws": 1,  # DeRTa
+        "harmful_prefix_from": "divergence",  # the potion world: a shared opening is no harmful prefix
         "rto_keep": 1.0,  # DeRTa, LoRA
+        "rto_from": "answer",  # the potion world: in the thought RTO contradicts U, K and the prefix
         "refusal_text": "Sorry",  # DeRTa
     },
 }
@@ -118,6 +122,16 @@ class SafeKeyConfig(BaseModel):
     harmful_prefix_draws: Annotated[int, Field(ge=1, strict=True)] = Field(
         default=1, description="Examples per row with a harmful response, each with its own k."
     )
+    harmful_prefix_from: Literal["response", "divergence"] = Field(
+        default="response",
+        description="Where prefixes may end: after any word of H (`response`, DeRTa), or only after words with which H "
+        "has left the safe response (`divergence`).",
+    )
+    rto_from: Literal["response", "divergence", "answer"] = Field(
+        default="response",
+        description="Where RTO begins: with H (`response`, DeRTa), where H has left the safe response (`divergence`), "
+        "or then and after H's thought (`answer`).",
+    )
     rto_keep: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         default=1.0, description="Fraction of RTO positions that are kept (paper: 1.0 for LoRA, 0.05 for full tuning)."
     )
@@ -176,6 +190,8 @@ class SafeKeyConfig(BaseModel):
             *SWITCHES,
             "harmful_prefix_empty",
             "harmful_prefix_draws",
+            "harmful_prefix_from",
+            "rto_from",
             "rto_keep",
             "refusal_text",
             "annotation",

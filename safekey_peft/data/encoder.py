@@ -25,9 +25,10 @@ from safekey_peft.data.layout import (
     harmful_response_layout,
     safe_response_layout,
 )
-from safekey_peft.data.prefixes import draw_prefix
+from safekey_peft.data.prefixes import draw_prefix, shared_opening
 from safekey_peft.data.rendering import ConversationRenderer, TemplateError
 from safekey_peft.data.rows import RowError, SafetyRow
+from safekey_peft.data.rto_positions import rto_positions, shared_end
 from safekey_peft.data.tags import IGNORED_LABEL
 from safekey_peft.data.tekken import with_offsets
 from safekey_peft.data.thoughts.format import THOUGHT_FIELDS, has_thought
@@ -60,6 +61,14 @@ class EncodedExample:
     kind: Literal["sft", "prefix", "rto"]
     feeds: int
     truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Rto:
+    """What an RTO example depends on beside its layout: the key of its draws, and where H leaves R."""
+
+    key: str
+    shared_end: int | None
 
 
 class SafeKeyExampleEncoder:
@@ -141,7 +150,8 @@ class SafeKeyExampleEncoder:
                 self._append(examples, faults, layout, row, where, marks_used=_marks_used(examples))
         if self.config.rto and row.harmful_response is not None:
             layout = self._harmful_layout(row, row.harmful_response, prompt, where)
-            self._append(examples, faults, layout, row, where, rto_key=key)
+            rto = _Rto(key, self._shared_end(layout, row.trained_response, prompt))
+            self._append(examples, faults, layout, row, where, rto=rto)
         if not examples:
             if faults:
                 raise faults[0]
@@ -218,11 +228,15 @@ class SafeKeyExampleEncoder:
             return [row.harmful_prefix]
         if row.harmful_response is None:
             return [""]
+        shared = 0
+        if self.config.harmful_prefix_from == "divergence":
+            shared = shared_opening(row.harmful_response, row.trained_response or "")
         return [
             draw_prefix(
                 row.harmful_response,
                 self.config.harmful_prefix_empty,
                 random.Random(f"{self.seed}:{key}:prefix:{draw}"),  # noqa: S311
+                after_chars=shared,
             )
             for draw in range(self.config.harmful_prefix_draws)
         ]
@@ -236,11 +250,11 @@ class SafeKeyExampleEncoder:
         where: str,
         *,
         marks_used: bool = False,
-        rto_key: str | None = None,
+        rto: _Rto | None = None,
     ) -> None:
         try:
-            if rto_key is not None:
-                draft = self._encode_rto(layout, rto_key)
+            if rto is not None:
+                draft = self._encode_rto(layout, rto)
             else:
                 draft = self._encode_safe(layout, row, marks_used)
             examples.append(self._fit(draft))
@@ -284,20 +298,32 @@ class SafeKeyExampleEncoder:
             draft.untouchable = int(np.flatnonzero(key_sentence)[-1]) + 1
         return draft
 
-    def _encode_rto(self, layout: TextLayout, key: str) -> Draft:
+    def _shared_end(self, layout: TextLayout, safe_response: str | None, prompt: str) -> int | None:
+        """Return where H leaves R, or None if nobody asks or there is no R."""
+        if self.config.rto_from == "response" or safe_response is None:
+            return None
+        turn, thought = self.renderer.turn, self.renderer.thought
+        safe = safe_response_layout(prompt, safe_response, turn.end, None, thought=thought).with_lead(turn.lead)
+        return shared_end(layout, safe, thought)
+
+    def _encode_rto(self, layout: TextLayout, rto: _Rto) -> Draft:
         draft = self._tokenise(layout)
-        target = draft.starts >= layout.supervised
-        for start, end in layout.unsupervised:
-            target &= ~((draft.ends > start) & (draft.starts < end))
+        target = rto_positions(draft, layout, self.config.rto_from, rto.shared_end)
         if self.config.rto_keep < 1.0:
-            rng = np.random.default_rng(list(f"{self.seed}:{key}:rto".encode()))
+            rng = np.random.default_rng(list(f"{self.seed}:{rto.key}:rto".encode()))
             target &= rng.random(len(target)) < self.config.rto_keep
         if not target.any():
-            raise Unfit("no_rto_position", "no position of the harmful response is an RTO target")
+            raise Unfit("no_rto_position", self._why_no_position(layout))
         assert self.refusal_token_id is not None
         draft.set_targets(target, np.full_like(draft.input_ids, self.refusal_token_id), LossRole.RTO)
         draft.kind, draft.feeds = "rto", FEED_BITS["rto"]
         return draft
+
+    def _why_no_position(self, layout: TextLayout) -> str:
+        message = "no position of the harmful response is an RTO target"
+        if self.config.rto_from == "answer" and layout.answer == len(layout.text):
+            return f"{message}: its thought never ends. Finish it, or set safekey_rto_from: divergence"
+        return message
 
     def _tokenise(self, layout: TextLayout) -> Draft:
         encoded = self.tokenizer(layout.text, add_special_tokens=False, return_offsets_mapping=True)

@@ -28,6 +28,8 @@ class TextLayout:
         understanding: span of U, None where there is none.
         key_sentence: span of K, None where there is none.
         unsupervised: spans inside the supervised part that have no loss (tags in RTO).
+        answer: RTO: where H's answer begins, behind its thought; the text's end for a thought that never ends; None
+            for an H without a thought.
     """
 
     text: str
@@ -37,6 +39,7 @@ class TextLayout:
     understanding: CharSpan | None = None
     key_sentence: CharSpan | None = None
     unsupervised: tuple[CharSpan, ...] = ()
+    answer: int | None = None
 
     def with_lead(self, lead: str) -> TextLayout:
         """Give the reply the white space between generation prompt and reply (``[/INST] reply``), if it starts there.
@@ -181,7 +184,11 @@ def harmful_response_layout(
         while at >= 0:
             tags.append((at, at + len(tag)))
             at = text.find(tag, at + len(tag))
-    return TextLayout(text=text, prompt_end=len(prompt), supervised=start, unsupervised=tuple(sorted(tags)))
+    closed = text.find(thought.closing_tag, start)
+    answer = None if not thinks else len(text) if closed < 0 else closed + len(thought.closing_tag)
+    return TextLayout(
+        text=text, prompt_end=len(prompt), supervised=start, unsupervised=tuple(sorted(tags)), answer=answer
+    )
 
 
 def _answer_continuation(prompt: str, response: str, turn_end: str, prefix: str, thought: ThoughtFormat) -> TextLayout:

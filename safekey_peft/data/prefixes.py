@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import random
 import re
+from os.path import commonprefix
+
+from safekey_peft.data.thoughts.format import strip_open_tag
 
 # Tags are structure, not words: a cut never falls inside one, and a tag does not count towards k.
 _TAG = re.compile(r"</?think>")
@@ -24,17 +27,27 @@ def word_ends(harmful_response: str) -> list[int]:
     return [word.end() for word in words]
 
 
-def draw_prefix(harmful_response: str, empty_share: float, rng: random.Random) -> str:
+def shared_opening(harmful_response: str, safe_response: str) -> int:
+    """Return the characters of H before it leaves R; opening tags and the white space around them are not compared.
+
+    Up to there a context of H is one of R too, and whatever follows is trained by R.
+    """
+    harmful, safe = (text[strip_open_tag(text) :].lstrip() for text in (harmful_response, safe_response))
+    return len(harmful_response) - len(harmful) + len(commonprefix([harmful, safe]))
+
+
+def draw_prefix(harmful_response: str, empty_share: float, rng: random.Random, after_chars: int = 0) -> str:
     """Draw a prefix of H; the empty string with probability ``empty_share``.
 
     Args:
         harmful_response: H, with at least one word.
         empty_share: probability of k = 0.
         rng: seeded by the caller from (seed, row).
+        after_chars: a prefix is longer than that; if no word ends behind it, the prefix is empty.
     """
     if rng.random() < empty_share:
         return ""
-    ends = word_ends(harmful_response)
+    ends = [end for end in word_ends(harmful_response) if end > after_chars]
     if not ends:
         return ""
     return harmful_response[: ends[rng.randint(1, len(ends)) - 1]]

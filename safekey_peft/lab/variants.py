@@ -7,22 +7,23 @@ differs in what stands here and in nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
-from safekey_peft.config import SWITCHES, SafeKeyConfig, build_config
+from safekey_peft.config import SafeKeyConfig, build_config
 from safekey_peft.errors import ConfigError
 from safekey_peft.lab.tuning_set import TuningSizes
 
+# The world's vocabulary is lower case.
+REFUSAL_FLAG: Mapping[str, Any] = {"refusal_text": "sorry"}
 WORLD_FLAGS: Mapping[str, Any] = {
     # In this world weights of 1 from the first epoch on work best; the package's defaults are the papers'.
     "dual_path_weight": 1.0,
     "query_mask_weight": 1.0,
     "rto_weight": 1.0,
     "last_epochs": "all",
-    # The world's vocabulary is lower case.
-    "refusal_text": "sorry",
+    **REFUSAL_FLAG,
 }
 
 
@@ -35,6 +36,7 @@ class Variant:
         title: heading in tables.
         losses: the switches that are on.
         flags: further fields of ``SafeKeyConfig``, over ``WORLD_FLAGS``.
+        preset: a preset of ``SafeKeyConfig`` in place of ``losses`` and ``WORLD_FLAGS``.
         tuning: changed fields of ``TuningSizes``.
         trained: False for the base itself.
         preferences: whether DPO follows the training.
@@ -44,6 +46,7 @@ class Variant:
     title: str
     losses: tuple[str, ...] = ()
     flags: Mapping[str, Any] = field(default_factory=dict)
+    preset: str | None = None
     tuning: Mapping[str, int] = field(default_factory=dict)
     trained: bool = True
     preferences: bool = False
@@ -54,7 +57,15 @@ class Variant:
         Raises:
             ConfigError: a flag is unknown or has a wrong value.
         """
-        return build_config({**WORLD_FLAGS, **dict.fromkeys(self.losses, True), **self.flags})
+        return build_config(self.options())
+
+    def options(self) -> dict[str, Any]:
+        """Return what a user would set for it, by the fields of ``SafeKeyConfig``; nothing for plain SFT."""
+        if self.preset is not None:
+            return {"preset": self.preset, **REFUSAL_FLAG, **self.flags}
+        if not self.losses:
+            return dict(self.flags)
+        return {**dict.fromkeys(self.losses, True), **WORLD_FLAGS, **self.flags}
 
     def sizes(self) -> TuningSizes:
         """Return the sizes of this variant's tuning set."""
@@ -63,7 +74,7 @@ class Variant:
 
 HEAD, MASK, PREFIX, RTO = (("dual_path",), ("query_mask",), ("harmful_prefix",), ("rto",))
 SMALL = {"dual_path_weight": 0.2, "query_mask_weight": 0.2}
-SAFEKEY, DERTA, ALL = HEAD + MASK, PREFIX + RTO, SWITCHES
+SAFEKEY, DERTA = HEAD + MASK, PREFIX + RTO
 
 TABLE = (
     Variant("base", "base", trained=False),
@@ -74,8 +85,10 @@ TABLE = (
     Variant("prefix", "prefix", PREFIX),
     Variant("rto", "RTO", RTO),
     Variant("derta", "DeRTa", DERTA),
-    Variant("all", "all", ALL),
+    Variant("all", "all", preset="all"),
 )
+
+PAPERS = {"rto_from": "response", "harmful_prefix_from": "response", "harmful_prefix_empty": 0.3333}
 
 ABLATIONS = (
     Variant("head-detached", "head, detached", HEAD, {"dual_path_detach": True}),
@@ -84,30 +97,36 @@ ABLATIONS = (
     Variant("safekey-detached", "SafeKey, head detached", SAFEKEY, {"dual_path_detach": True}),
     Variant("safekey-weights-0.2", "SafeKey, weights 0.2", SAFEKEY, SMALL),
     Variant("safekey-last-2", "SafeKey, last 2 epochs", SAFEKEY, {"last_epochs": 2}),
-    Variant("safekey-paper", "SafeKey, weights 0.2, last 2 epochs", SAFEKEY, {**SMALL, "last_epochs": 2}),
-    Variant("all-weights-0.2", "all, SafeKey weights 0.2", ALL, SMALL),
-    Variant("all-last-2", "all, SafeKey in the last 2 epochs", ALL, {"last_epochs": 2}),
+    Variant("safekey-paper", "SafeKey, weights 0.2, last 2 epochs", preset="safekey"),
     Variant("rto-keep-0.05", "RTO, keep 0.05", RTO, {"rto_keep": 0.05}),
     Variant("rto-keep-0.5", "RTO, keep 0.5", RTO, {"rto_keep": 0.5}),
     Variant("prefix-empty-0", "prefix, none empty", PREFIX, {"harmful_prefix_empty": 0.0}),
     Variant("prefix-empty-0.6667", "prefix, 2/3 empty", PREFIX, {"harmful_prefix_empty": 0.6667}),
+    Variant("derta-answer", "DeRTa, RTO in the answer", DERTA, {"rto_from": "answer"}),
+    Variant("all-papers", "all, RTO and prefixes as in DeRTa", preset="all", flags=PAPERS),
+    Variant("all-rto-response", "all, RTO in all of H", preset="all", flags={"rto_from": "response"}),
+    Variant("all-rto-divergence", "all, RTO where H has left R", preset="all", flags={"rto_from": "divergence"}),
+    Variant("all-prefix-response", "all, any prefix", preset="all", flags={"harmful_prefix_from": "response"}),
+    Variant("all-empty-0.3333", "all, 1/3 empty", preset="all", flags={"harmful_prefix_empty": 0.3333}),
+    Variant("all-draws-2", "all, two prefixes a row", preset="all", flags={"harmful_prefix_draws": 2}),
+    Variant("all-no-head", "all, no head", preset="all", flags={"dual_path": False}),
+    Variant("all-no-mask", "all, no query mask", preset="all", flags={"query_mask": False}),
+    Variant("all-weights-0.2", "all, SafeKey weights 0.2", preset="all", flags=SMALL),
+    Variant("all-last-2", "all, SafeKey in the last 2 epochs", preset="all", flags={"last_epochs": 2}),
     Variant("dpo", "SFT, then DPO", preferences=True),
     *(
-        Variant(f"{name}-wrapped-0", f"{title}, no harmless wrapped rows", losses, tuning={"harmless_wrapped": 0})
-        for name, title, losses in (
-            ("sft", "SFT", ()), ("safekey", "SafeKey", SAFEKEY), ("derta", "DeRTa", DERTA), ("all", "all", ALL)
+        replace(parent, name=f"{parent.name}-{name}", title=f"{parent.title}, {title}", tuning=tuning)
+        for parent in TABLE
+        if parent.name in ("sft", "safekey", "derta", "all")
+        for name, title, tuning in (
+            ("wrapped-0", "no harmless wrapped rows", {"harmless_wrapped": 0}),
+            ("harmful-25", "25 harmful rows", {"harmful_plain": 25}),
+            ("harmful-50", "50 harmful rows", {"harmful_plain": 50}),
         )
-    ),
-    *(
-        Variant(f"{name}-harmful-{rows}", f"{title}, {rows} harmful rows", losses, tuning={"harmful_plain": rows})
-        for name, title, losses in (
-            ("sft", "SFT", ()), ("safekey", "SafeKey", SAFEKEY), ("derta", "DeRTa", DERTA), ("all", "all", ALL)
-        )
-        for rows in (25, 50)
     ),
 )  # fmt: skip
-"""One change each. The table's own values (θ 0.5, weight 1, all epochs, keep 1, one third empty, 100 harmless
-wrapped and 100 harmful rows) are the table's variants."""
+"""One change each, but for ``all-papers``: what the preset ``all`` changes of DeRTa. The table's own values (θ 0.5,
+weight 1, all epochs, keep 1, 100 harmless wrapped and 100 harmful rows) are the table's variants."""
 
 VARIANTS: Mapping[str, Variant] = {variant.name: variant for variant in TABLE + ABLATIONS}
 GROUPS: Mapping[str, tuple[str, ...]] = {
