@@ -31,6 +31,16 @@ def spelled_out(name: str) -> dict[str, Any]:
     return {f"safekey_{key}": value for key, value in PRESETS[name].items()}
 
 
+def another(key: str, value: Any) -> Any:
+    """Another value that the field takes."""
+    choices = SafeKeyConfig.model_json_schema()["properties"][key].get("enum")
+    if choices:
+        return next(choice for choice in choices if choice != value)
+    if isinstance(value, bool):
+        return not value
+    return {"last_epochs": 3.5, "refusal_text": "No"}.get(key) or (value + 1 if isinstance(value, int) else value / 2)
+
+
 def test_papers_presets_are_the_papers_settings() -> None:
     """Quoted in safekey_peft/core/README.md."""
     safekey, derta = SafeKeyConfig(preset="safekey"), SafeKeyConfig(preset="derta")
@@ -40,6 +50,7 @@ def test_papers_presets_are_the_papers_settings() -> None:
     assert derta.active == ("harmful_prefix", "rto")
     assert (derta.rto_weight, derta.rto_keep, derta.refusal_text) == (1.0, 1.0, "Sorry")
     assert (derta.harmful_prefix_empty, derta.harmful_prefix_draws) == (0.3333, 1)
+    assert (derta.harmful_prefix_from, derta.rto_from) == ("response", "response")
 
 
 def test_all_switches_all_four_on() -> None:
@@ -71,9 +82,8 @@ def test_preset_depends_on_no_default(name: str) -> None:
 
 @every_preset
 def test_every_flag_that_is_set_goes_before_the_preset(name: str) -> None:
-    other = {bool: lambda value: not value, float: lambda value: value / 2, int: lambda value: value + 1}
     for key, value in PRESETS[name].items():
-        own = other.get(type(value), lambda _: {"last_epochs": 3.5, "refusal_text": "No"}[key])(value)  # noqa: B023
+        own = another(key, value)
         config = config_from_flags({"safekey_preset": name, f"safekey_{key}": own})
         assert values_of(config) == values_of(SafeKeyConfig(preset=name)) | {key: own}
         assert config.departures == (key,) and config.preset_note == f" (preset {name} but for {key})"

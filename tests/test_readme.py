@@ -45,6 +45,8 @@ def test_flags_table_is_the_configuration() -> None:
 def test_choices_of_a_flag_are_all_named() -> None:
     for name, choices in {
         "preset": tuple(PRESETS),
+        "harmful_prefix_from": ("response", "divergence"),
+        "rto_from": ("response", "divergence", "answer"),
         "annotation": ("given", "rule"),
         "cross_entropy": ("auto", "logits", "fused"),
         "isolation": ("auto", "packed", "rows"),

@@ -16,7 +16,7 @@ NO_FLAGS = dict.fromkeys(LOSSES)
 
 
 def test_preset_trains_the_same_bits_from_the_same_prepared_rows(base: Path, data: Path, tmp_path: Path) -> None:
-    common: dict[str, Any] = {**NO_FLAGS, "num_epochs": 3, "micro_batch_size": 8}
+    common: dict[str, Any] = {**NO_FLAGS, "num_epochs": 3, "micro_batch_size": 24}
     named = run_axolotl("train", config(base, data, tmp_path / "named", **common, safekey_preset="safekey"))
     succeeded(named)
     flags = {f"safekey_{name}": value for name, value in PRESETS["safekey"].items()}
