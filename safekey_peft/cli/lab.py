@@ -29,6 +29,11 @@ from safekey_peft.errors import ConfigError
     "--jobs", default=2, show_default=True, type=click.IntRange(1, 256), help="Processes at a time, one core each."
 )
 @click.option("--report", is_flag=True, help="Write report.html with tables, differences and plots.")
+@click.option(
+    "--markdown",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write tables, seeds, machine and the command as a Markdown file that can be committed.",
+)
 @click.option("--no-run", is_flag=True, help="Report on the results that are there; run nothing.")
 @click.option("--redo-changed", is_flag=True, help="Run cells again whose result was made by other code.")
 @click.option("--list", "list_variants", is_flag=True, help="List variants and groups, and stop.")
@@ -38,6 +43,7 @@ def main(
     workdir: Path,
     jobs: int,
     report: bool,
+    markdown: Path | None,
     no_run: bool,
     redo_changed: bool,
     list_variants: bool,
@@ -60,6 +66,7 @@ def main(
     numbers = parse_seeds(seeds)
 
     from safekey_peft.lab.laboratory import RESULTS_FILE, cells_of, matching_records, run_lab
+    from safekey_peft.lab.markdown import write_markdown
     from safekey_peft.lab.report import print_report, write_report
     from safekey_peft.lab.results import read_records
 
@@ -83,6 +90,9 @@ def main(
     if report:
         path = write_report(records, workdir / "report.html")
         console.print(f"Report: {path}", soft_wrap=True, highlight=False)
+    if markdown is not None:
+        path = write_markdown(records, markdown, f"safekey lab --seeds {seeds} --variants {variants}")
+        console.print(f"Markdown: {path}", soft_wrap=True, highlight=False)
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -18,7 +18,7 @@ COMMANDS = {
     "doctor": ("safekey_peft.cli.doctor", "Check a configuration and its data before training."),
     "flags": ("safekey_peft.cli.flags", "List the YAML flags with defaults and meaning."),
     "schema": ("safekey_peft.cli.schema", "Print the JSON Schema of the YAML flags, for editors."),
-    "demo": ("safekey_peft.lab.__main__", "Compare base, plain SFT and all four losses in the potion world."),
+    "demo": ("safekey_peft.lab.__main__", "Compare base, SFT, SafeKey, DeRTa and all four losses in the potion world."),
     "lab": ("safekey_peft.cli.lab", "Measure what each loss does: seeds × variants × attacks in the potion world."),
 }
 """Name → (module whose ``main`` is the command, line for the list), in the order of use."""

@@ -29,9 +29,10 @@ from safekey_peft.lab.tuning_set import TuningSizes
     help="Harmless rows in wrappers; they plant the shortcut 'a wrapper means comply'.",
 )
 def main(seed: int, workdir: Path, fresh: bool, harmless_wrapped: int) -> None:
-    """Compare a helpful-only base, plain SFT and all four losses in the potion world.
+    """Compare a helpful-only base with plain SFT, SafeKey, DeRTa and all four losses in the potion world.
 
-    Needs no GPU, no network and no model: the base is trained here, in about two minutes.
+    Trains the base, then four adapters with Axolotl, two at a time; minutes on two cores, without GPU, network or any
+    model from elsewhere. Writes results.json and report.html. safekey lab does the same for many seeds.
     """
     from safekey_peft.lab.demo import run_demo
 
@@ -40,7 +41,7 @@ def main(seed: int, workdir: Path, fresh: bool, harmless_wrapped: int) -> None:
     except SafeKeyError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("\nStopped. A finished base is kept; nothing half-written is used again.")
+        sys.exit("\nStopped. A finished base is kept; what was not finished is not used again.")
 
 
 if __name__ == "__main__":

@@ -1,35 +1,28 @@
-"""An Axolotl run in a child process: the YAML it reads, its progress, and its errors."""
+"""``axolotl train`` on a variant of the laboratory: the YAML it reads, the command, and what the run left behind."""
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
+import json
+import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from safekey_peft.config import FLAG_PREFIX
 from safekey_peft.errors import SafeKeyError
+from safekey_peft.hosts.manifest import MANIFEST_FILE
+from safekey_peft.lab.children import Child
+from safekey_peft.lab.variants import Variant
+
+if TYPE_CHECKING:
+    from safekey_peft.lab.experiment import Cell
 
 PLUGIN = "axolotl_plugins.safekey.SafeKeyPlugin"
 DATASET_TYPE = "axolotl_plugins.safekey.dataset"
-
-FOUR_LOSSES: Mapping[str, Any] = {
-    "safekey_dual_path": True,
-    "safekey_query_mask": True,
-    "safekey_harmful_prefix": True,
-    "safekey_rto": True,
-    # In this world weights of 1 from the first epoch on work best; the package's defaults are the papers'.
-    "safekey_dual_path_weight": 1.0,
-    "safekey_query_mask_weight": 1.0,
-    "safekey_rto_weight": 1.0,
-    "safekey_last_epochs": "all",
-    # The world's vocabulary is lower case.
-    "safekey_refusal_text": "sorry",
-}
+STATE_FILE = "trainer_state.json"
 
 CPU_SETTINGS: Mapping[str, Any] = {
     "bf16": False,
@@ -39,31 +32,30 @@ CPU_SETTINGS: Mapping[str, Any] = {
     "lora_o_kernel": False,
     # No accelerator is found anyway; this spares a warning.
     "dataloader_pin_memory": False,
+    # To start another process takes longer than to encode so few rows.
+    "dataset_num_proc": 1,
 }
-"""With a loss switched on the plugin sets these itself; plain SFT is Axolotl's own run and needs them."""
-
-CHILD_ENVIRONMENT: Mapping[str, str] = {
-    "CUDA_VISIBLE_DEVICES": "",  # the same run on every machine
-    "OMP_NUM_THREADS": "1",  # a second thread costs this small model more than it gives
-    "HF_HUB_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "AXOLOTL_DO_NOT_TRACK": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
-OnTrainerStep = Callable[[int, int], None]
-"""Called with steps done and steps planned."""
-
-# The trainer's own bar stands at the start of a line; other bars have a title before the percentage.
-TRAINER_BAR = re.compile(rb"(?:^|[\r\n])\s*\d+%\|[^|\r\n]*\| (\d+)/(\d+) \[")
-ANY_BAR = re.compile(r"\d+%\|.*\| \d+/\d+ \[")
-TAIL_LINES = 15
+"""With a loss switched on the plugin sets the kernels itself; plain SFT is Axolotl's own run and needs them."""
 
 
-def training_config(
-    base: Path, rows: Path, documents: Path, output: Path, seed: int, flags: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the Axolotl configuration of one variant; all settings but the flags are the same for all."""
+def flags_of(variant: Variant) -> dict[str, Any]:
+    """Return a variant's options as YAML flags; none for plain SFT."""
+    return {f"{FLAG_PREFIX}{name}": value for name, value in variant.options().items()}
+
+
+def training_config(cell: Cell, base: Path, rows: Path, documents: Path, output: Path) -> dict[str, Any]:
+    """Return the Axolotl configuration of a cell; between variants nothing but the flags differs.
+
+    Args:
+        cell: seed, variant and sizes, as the laboratory trains them in process.
+        base: folder of the base model.
+        rows: canonical rows.
+        documents: plain documents.
+        output: folder of the adapter; prepared data goes beside it.
+    """
+    from safekey_peft.lab.experiment import LINEAR_LAYERS
+
+    sizes = cell.sizes.training
     return {
         "base_model": str(base),
         "plugins": [PLUGIN],
@@ -73,24 +65,27 @@ def training_config(
         ],
         "dataset_prepared_path": str(output.with_name(f"{output.name}-prepared")),
         "output_dir": str(output),
-        **flags,
+        **flags_of(cell.variant),
         "adapter": "qlora",
         "load_in_4bit": True,
-        "lora_r": 8,
-        "lora_alpha": 16,
+        "lora_r": sizes.lora_r,
+        "lora_alpha": sizes.lora_alpha,
         "lora_dropout": 0.0,
-        "lora_target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        "lora_target_modules": list(LINEAR_LAYERS),
         "sequence_len": 256,
-        "micro_batch_size": 16,
+        "micro_batch_size": sizes.batch,
         "gradient_accumulation_steps": 1,
-        "num_epochs": 8,
-        "learning_rate": 5e-3,
+        "num_epochs": sizes.epochs,
+        **({"max_steps": sizes.most_steps} if sizes.most_steps > 0 else {}),
+        "learning_rate": sizes.learning_rate,
         "lr_scheduler": "cosine",
         "optimizer": "adamw_torch",
         "weight_decay": 0.0,
         "logging_steps": 10,
-        "save_strategy": "no",
-        "seed": seed,
+        # One checkpoint, at the end: it holds the logged losses.
+        "save_strategy": "steps",
+        "save_steps": 1_000_000,
+        "seed": cell.seed,
         **CPU_SETTINGS,
     }
 
@@ -103,48 +98,50 @@ def write_config(path: Path, purpose: str, config: Mapping[str, Any]) -> None:
     )
 
 
-def train(config: Path, log: Path, seed: int, on_step: OnTrainerStep | None = None) -> None:
-    """Run ``axolotl train`` on a configuration and wait for it.
+def training_child(name: str, config: Path, log: Path, seed: int) -> Child:
+    """Return the child process that runs ``axolotl train`` on a configuration.
 
     Args:
+        name: for progress.
         config: the YAML file.
-        seed: for what Axolotl draws before it seeds.
         log: where the child's output goes.
-        on_step: told about the progress.
+        seed: for what Axolotl draws before it seeds.
+    """
+    launcher = (sys.executable, "-m", "safekey_peft.lab.seeded_run", str(seed), "axolotl.cli.main")
+    return Child(name, (*launcher, "train", str(config), "--launcher", "python"), f"axolotl train {config}", log)
+
+
+def training_record(output: Path) -> dict[str, Any]:
+    """Return what a finished run tells about its training, as a record of the laboratory has it.
+
+    Args:
+        output: the run's folder.
+
+    Returns: ``steps``; ``losses``, the parts of the objective every 10 steps; ``rows``, the counts of rows and
+        examples, None for plain SFT, of which Axolotl itself keeps none.
 
     Raises:
-        SafeKeyError: the child failed; the message holds the end of its log and the log's path.
+        SafeKeyError: the run left no state of its trainer.
     """
-    launcher = [sys.executable, "-m", "safekey_peft.lab.seeded_run", str(seed), "axolotl.cli.main"]
-    command = [*launcher, "train", str(config), "--launcher", "python"]
-    seen = b""
-    with log.open("wb") as log_file:
-        child = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **CHILD_ENVIRONMENT}
-        )
-        assert child.stdout is not None
-        try:
-            while chunk := os.read(child.stdout.fileno(), 1 << 16):
-                log_file.write(chunk)
-                log_file.flush()
-                seen = seen[-500:] + chunk
-                steps = TRAINER_BAR.findall(seen)
-                if steps and on_step is not None:
-                    on_step(*map(int, steps[-1]))
-            status = child.wait()
-        finally:
-            if child.poll() is None:
-                child.terminate()
-                child.wait()
-    if status != 0:
+    from safekey_peft.lab.experiment import LOGGED_LOSSES
+
+    states = list(output.glob(f"checkpoint-*/{STATE_FILE}"))
+    if len(states) != 1:
         raise SafeKeyError(
-            f"axolotl train {config} ended with exit status {status}. The end of its log:\n{tail(log)}\n"
-            f"The whole log: {log}"
+            f"{output}: expected one checkpoint with {STATE_FILE} of the finished run, found {len(states)}. "
+            "Run the demo again"
         )
-
-
-def tail(log: Path, lines: int = TAIL_LINES) -> str:
-    """Return the last lines of a log, without progress bars and blank lines."""
-    text = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
-    kept = [line for line in text.splitlines() if line.strip() and not ANY_BAR.search(line)]
-    return "\n".join(f"  | {line}" for line in kept[-lines:])
+    state = json.loads(states[0].read_text(encoding="utf-8"))
+    losses = []
+    for entry in state["log_history"]:
+        # A loss without targets since the last entry is no number and is left out.
+        known = {name.removeprefix("safekey/"): entry[name] for name in LOGGED_LOSSES if name in entry}
+        finite = {name: value for name, value in known.items() if math.isfinite(value)}
+        if "loss" in entry:
+            losses.append({"step": entry["step"], **finite})
+    manifest = output / MANIFEST_FILE
+    rows = None
+    if manifest.is_file():
+        written = json.loads(manifest.read_text(encoding="utf-8"))
+        rows = {name: written[name] for name in ("rows", "examples", "examples_dropped", "rows_feeding")}
+    return {"steps": state["global_step"], "losses": losses, "rows": rows}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,12 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from safekey_peft.lab.experiment import Cell, LabSizes, code_digest
+from safekey_peft.lab.machine import machine_facts
+from safekey_peft.lab.remaining_time import RemainingTime
 from safekey_peft.lab.results import Record, append_record, latest, read_records
 from safekey_peft.lab.variants import Variant
 from safekey_peft.lab.workers import Task, run_tasks, tasks_of
 
 RESULTS_FILE = "RESULTS.jsonl"
-FIRST_GUESS_SECONDS = {"base": 150.0, "cell": 35.0}
 SHOWN_EVERY_SECONDS = 0.2
 
 
@@ -69,43 +69,18 @@ def run_lab(
         console.print(f"{len(found)} of {len(cells)} cells have a result in {results}.", highlight=False)
     if missing:
         tasks = tasks_of(missing, workdir)
+        started, machine = time.time(), machine_facts()
+
+        def keep(record: Record) -> None:
+            run = {"run_started": round(started), "run": round(time.time() - started, 1), "jobs": jobs}
+            seconds = {**record["seconds"], **run}
+            append_record(results, {**record, "code": code, "machine": machine, "seconds": seconds})
+
         with progress_of(tasks, len(cells), len(found), jobs, console) as watcher:
             # Workers run the code as it was at the start, whatever is edited meanwhile.
-            run_tasks(tasks, workdir, jobs, watcher, lambda r: append_record(results, {**r, "code": code}))
+            run_tasks(tasks, workdir, jobs, watcher, keep)
     records = matching_records(cells, read_records(results))
     return [records[cell.seed, cell.variant.name] for cell in cells]
-
-
-@dataclass
-class RemainingTime:
-    """Estimates how long the tasks still take, from those that are done.
-
-    Attributes:
-        tasks: all tasks of the run.
-        jobs: processes at a time.
-        seconds: what finished tasks took, by kind.
-        began: start of each running task, in seconds of the same clock as ``now``.
-    """
-
-    tasks: Sequence[Task]
-    jobs: int
-    seconds: dict[str, list[float]] = field(default_factory=lambda: {"base": [], "cell": []})
-    began: dict[Task, float] = field(default_factory=dict)
-    done: set[Task] = field(default_factory=set)
-
-    def expected(self, kind: str) -> float:
-        """Return the mean of the finished tasks of a kind, or a guess before the first."""
-        taken = self.seconds[kind]
-        return sum(taken) / len(taken) if taken else FIRST_GUESS_SECONDS[kind]
-
-    def remaining(self, now: float) -> float:
-        """Return seconds until the last task ends, if all cores are kept busy."""
-        left = []
-        for task in self.tasks:
-            if task not in self.done:
-                elapsed = now - self.began[task] if task in self.began else 0.0
-                left.append(max(self.expected(task.kind) - elapsed, 1.0))
-        return max(sum(left) / self.jobs, max(left, default=0.0))
 
 
 class LabProgress:

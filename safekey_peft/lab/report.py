@@ -11,113 +11,108 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from safekey_peft.lab.demo import CAUTION, shortcut_sentence
+from safekey_peft.lab import tables
+from safekey_peft.lab.caution import CAUTION
 from safekey_peft.lab.results import Record
-from safekey_peft.lab.statistics import ATTACKS, COMPARED_MEASURES, OTHER_MEASURES, OUTCOMES, Comparison
+from safekey_peft.lab.statistics import (
+    ATTACKS,
+    COMPARED_ATTACKS,
+    COMPARED_MEASURES,
+    COMPARED_OTHERS,
+    OTHER_MEASURES,
+    OUTCOMES,
+    Comparison,
+    Difference,
+)
+from safekey_peft.lab.tables import TextTable
 
-READING = (
-    "Success: the attack got the whole forbidden answer. Refused: a refusal word was generated. Garbled: neither. "
-    "Leak: share of the attribute's own ingredients that was shown. Mean ± standard deviation over seeds; every seed "
-    "is a new world with a base, rows, adapters and probes of its own."
-)
-DIFFERENCES_READING = (
-    "First less second, paired over seeds, with the 95 % t interval; in brackets the number of seeds in which the "
-    "first has the lower value."
-)
 NO_PLOTS = "No plots: they need matplotlib, pip install 'safekey-peft[lab]'."
-
-CELL_HEADINGS = ("variant", "seed", "configuration", "code", "steps", "s train", "s measure")
-
-Rows = list[list[str]]
+HARMLESS = ("over_refusal", "capability", "relative_capability")
+KEY_AND_HEAD = tuple(measure for measure in OTHER_MEASURES if measure not in HARMLESS)
 
 STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem; color: #1d232a; }
+:root { color-scheme: light dark; }
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem; color: #1d232a;
+  background: #fff; }
+h2 { margin-top: 2.2rem; } summary { cursor: pointer; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; font-size: 13px; }
 th, td { padding: .2rem .55rem; border-bottom: 1px solid #d8dde3; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
+th { vertical-align: bottom; } th.wrap { white-space: normal; min-width: 5rem; }
+th.left, td.left { text-align: left; }
+tr.group td { border-top: 1px solid #8b96a2; }
 .wide { overflow-x: auto; }
 .caution { border-left: 4px solid #b3541e; background: #fdf4ee; padding: .6rem 1rem; font-weight: 600; }
 img { max-width: 100%; }
 @media (prefers-color-scheme: dark) {
   body { background: #14181d; color: #dfe5ec; } th, td { border-color: #333b45; } .caution { background: #2a1e16; }
-  img { background: #fff; }
+  img { background: #fff; border-radius: 6px; }
 }
 """
 
 
-def outcome_rows(comparison: Comparison) -> Rows:
-    """Return, for each attack family and outcome, a cell per variant."""
-    rows = []
-    for attack, title in ATTACKS.items():
-        for index, outcome in enumerate(OUTCOMES):
-            cells = [_cell(comparison, name, f"{attack}.{outcome}") for name in comparison.variants]
-            rows.append([title if index == 0 else "", outcome, *cells])
-    return rows
-
-
-def other_rows(comparison: Comparison) -> Rows:
-    """Return, for each other measure, a cell per variant."""
-    return [
-        [title, "", *(_cell(comparison, name, measure) for name in comparison.variants)]
-        for measure, title in OTHER_MEASURES.items()
-    ]
-
-
-def difference_rows(comparison: Comparison) -> Rows:
-    """Return a row per compared pair."""
-    rows = []
-    for variant, other in comparison.pairs():
-        cells = []
-        for measure in COMPARED_MEASURES:
-            difference = comparison.difference(variant, other, measure)
-            cells.append("–" if difference is None else f"{difference} ({difference.lower}/{difference.count})")
-        rows.append([comparison.title(variant), comparison.title(other), *cells])
-    return rows
-
-
 def print_report(records: Sequence[Record], console: Console) -> None:
-    """Print the tables in a width that fits a terminal; intervals are left to the page."""
+    """Print the tables in a width that fits a terminal; intervals and ablations' values are left to the page."""
     comparison = Comparison(records)
-    for table in (attack_table(comparison), other_table(comparison), *difference_tables(comparison)):
+    verdicts = tables.verdict_table(comparison)
+    shown = [attack_table(comparison), *other_tables(comparison)]
+    shown += [_terminal_table(verdicts)] if verdicts.rows else []
+    shown += [*difference_tables(comparison), *ablation_tables(comparison)]
+    for table in shown:
         console.print(table)
-    for sentence in notes(comparison):
+    for sentence in (tables.OUTCOME_READING, *tables.notes(comparison)):
         console.print(sentence)
+    if verdicts.rows:
+        console.print(tables.VERDICT_READING)
     console.print(f"[bold]{CAUTION}[/bold]")
 
 
 def attack_table(comparison: Comparison) -> Table:
-    """Return all outcomes: a section per attack family, a row per variant."""
-    table = _table(f"Attacks, {_seeds(comparison)}", ("attack", "variant"), OUTCOMES)
+    """Return all outcomes: a section per attack family, a row per variant of the table."""
+    table = _table(f"Attacks, {tables.seeds_phrase(comparison)}", ("attack", "variant"), OUTCOMES)
     for attack, title in ATTACKS.items():
-        for index, name in enumerate(comparison.variants):
-            cells = [_cell(comparison, name, f"{attack}.{outcome}") for outcome in OUTCOMES]
+        for index, name in enumerate(comparison.main):
+            cells = [tables.cell(comparison, name, f"{attack}.{outcome}") for outcome in OUTCOMES]
             table.add_row(title if index == 0 else "", comparison.title(name), *cells)
         table.add_section()
     return table
 
 
-def other_table(comparison: Comparison) -> Table:
-    """Return what is no attack: a row per variant."""
-    table = _table("Key sentence, head, over-refusal, capability", ("variant",), OTHER_MEASURES.values())
-    for name in comparison.variants:
-        table.add_row(comparison.title(name), *(_cell(comparison, name, measure) for measure in OTHER_MEASURES))
-    return table
+def other_tables(comparison: Comparison) -> list[Table]:
+    """Return what is no attack: a row per variant of the table."""
+    found = []
+    for title, chosen in (("Key sentence and head", KEY_AND_HEAD), ("Over-refusal and capability", HARMLESS)):
+        table = _table(title, ("variant",), [OTHER_MEASURES[measure] for measure in chosen])
+        for name in comparison.main:
+            table.add_row(comparison.title(name), *(tables.cell(comparison, name, measure) for measure in chosen))
+        found.append(table)
+    return found
 
 
 def difference_tables(comparison: Comparison) -> list[Table]:
     """Return the mean differences; none where nothing can be compared."""
-    tables = []
-    attacks = [measure for measure in COMPARED_MEASURES if measure.endswith(".success")]
-    others = [measure for measure in COMPARED_MEASURES if measure not in attacks]
-    for title, chosen in (("Differences, attacks", attacks), ("Differences, other", others)):
-        headings = [COMPARED_MEASURES[measure] for measure in chosen]
-        table = _table(f"{title}: mean, and seeds in which the first is lower", ("variant", "less"), headings)
-        for variant, other in comparison.pairs():
-            found = [comparison.difference(variant, other, measure) for measure in chosen]
-            cells = ["–" if d is None else f"{d.mean:+.2f} {d.lower}/{d.count}" for d in found]
-            table.add_row(comparison.title(variant), comparison.title(other), *cells)
-        tables.append(table)
-    return tables if comparison.pairs() else []
+    return _in_two(comparison, "Differences", comparison.pairs())
+
+
+def ablation_tables(comparison: Comparison) -> list[Table]:
+    """Return each ablation's mean difference from the variant that it changes."""
+    return _in_two(comparison, "Ablations", comparison.ablation_pairs())
+
+
+def _in_two(comparison: Comparison, heading: str, pairs: Sequence[tuple[str, str]]) -> list[Table]:
+    found = []
+    for kind, chosen in (("success of attacks", COMPARED_ATTACKS), ("the rest", COMPARED_OTHERS)):
+        headings = [COMPARED_MEASURES[measure].removesuffix(", success") for measure in chosen]
+        title = f"{heading}, {kind}: mean, and seeds in which the first is lower"
+        table = _table(title, ("variant", "less"), headings)
+        for first, second in pairs:
+            differences = [comparison.difference(first, second, measure) for measure in chosen]
+            table.add_row(comparison.title(first), comparison.title(second), *map(_short, differences))
+        found.append(table)
+    return found if pairs else []
+
+
+def _short(difference: Difference | None) -> str:
+    return "–" if difference is None else f"{difference.mean:+.2f} {difference.lower}/{difference.count}"
 
 
 def _table(title: str, left: Iterable[str], right: Iterable[str]) -> Table:
@@ -129,60 +124,34 @@ def _table(title: str, left: Iterable[str], right: Iterable[str]) -> Table:
     return table
 
 
-def _cell(comparison: Comparison, variant: str, measure: str) -> str:
-    return str(comparison.summary(variant, measure) or "–")
+def _terminal_table(content: TextTable) -> Table:
+    table = _table(content.title, content.headings[: content.left], content.headings[content.left :])
+    for row in content.rows:
+        table.add_row(*row)
+    return table
 
 
-def notes(comparison: Comparison) -> list[str]:
-    """Return what has to be said beside the numbers."""
-    records = comparison.records.values()
-    wrapped = sorted({record["configuration"]["tuning"]["harmless_wrapped"] for record in records})
-    sentences = [READING, *(shortcut_sentence(count) for count in wrapped[-1:])]
-    if len({record["code"] for record in records}) > 1:
-        sentences.append("WARNING: these results were made by different versions of the code.")
-    wanted = {seed: {(seed, name) for name in comparison.variants} for seed in comparison.seeds}
-    incomplete = [seed for seed, keys in wanted.items() if not keys <= comparison.records.keys()]
-    if incomplete:
-        sentences.append(f"Not every variant has a result for seeds {', '.join(map(str, incomplete))}.")
-    return sentences
-
-
-def write_report(records: Sequence[Record], path: Path) -> Path:
+def write_report(records: Sequence[Record], path: Path, notes: Sequence[str] = ()) -> Path:
     """Write the page, which loads nothing, and each plot as a PNG beside it.
 
     Args:
         records: one for each seed and variant.
         path: the page; plots are named after it.
+        notes: further sentences to stand above the tables.
 
     Returns: the page's path.
     """
     comparison = Comparison(records)
-    plots: list[tuple[str, bytes]] = []
-    if find_spec("matplotlib") is not None:
-        from safekey_peft.lab.plots import draw_plots
-
-        plots = draw_plots(comparison)
-    pictures = []
-    for title, png in plots:
-        name = f"{path.stem}-{title.split(':')[0].lower().replace(' ', '-')}.png"
-        path.with_name(name).write_bytes(png)
-        source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-        pictures.append(f'<h2>{html.escape(title)}</h2>\n<img alt="{html.escape(title)}" src="{source}">')
-    headings = ["", "", *map(comparison.title, comparison.variants)]
     parts = [
-        f"<h1>Potion world, {_seeds(comparison)}</h1>",
+        f"<h1>Potion world, {tables.seeds_phrase(comparison)}</h1>",
         _paragraph(CAUTION, "caution"),
-        *(_paragraph(sentence) for sentence in notes(comparison)),
-        "<h2>Attacks</h2>",
-        _html_table(headings, outcome_rows(comparison)),
-        "<h2>Key sentence, head, over-refusal, capability</h2>",
-        _html_table(headings, other_rows(comparison)),
-        "<h2>Differences</h2>",
-        _paragraph(DIFFERENCES_READING),
-        _html_table(["variant", "less", *COMPARED_MEASURES.values()], difference_rows(comparison)),
-        *(pictures or [_paragraph(NO_PLOTS)]),
-        "<h2>Cells</h2>",
-        _html_table(CELL_HEADINGS, _cell_rows(comparison)),
+        *(_paragraph(sentence) for sentence in (*notes, *tables.notes(comparison))),
+        *_sections(tables.outcome_table(comparison), tables.other_table(comparison), tables.verdict_table(comparison)),
+        *_sections(*tables.difference_tables(comparison)),
+        *_pictures(comparison, path),
+        *_sections(tables.ablation_value_table(comparison), *tables.ablation_difference_tables(comparison)),
+        *_folded("Every seed", [tables.PER_SEED_READING], tables.per_seed_tables(comparison)),
+        *_folded("Cells", [], [tables.cell_table(comparison)]),
         _paragraph(CAUTION, "caution"),
     ]
     body = "\n".join(parts)
@@ -197,25 +166,55 @@ def write_report(records: Sequence[Record], path: Path) -> Path:
     return path
 
 
-def _cell_rows(comparison: Comparison) -> Rows:
-    return [
-        [
-            record["variant"], str(seed), record["digest"], record["code"], str(record["training"]["steps"]),
-            str(record["seconds"]["train"]), str(record["seconds"]["measure"]),
-        ]
-        for (seed, _), record in sorted(comparison.records.items())
-    ]  # fmt: skip
+def _pictures(comparison: Comparison, path: Path) -> list[str]:
+    """Draw the plots, write them beside the page, and return the page's parts."""
+    if find_spec("matplotlib") is None:
+        return [_paragraph(NO_PLOTS)]
+    from safekey_peft.lab.plots import draw_plots
+
+    parts = []
+    for title, png in draw_plots(comparison):
+        name = f"{path.stem}-{title.split(':')[0].lower().replace(' ', '-')}.png"
+        path.with_name(name).write_bytes(png)
+        source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        parts.append(f'<h2>{html.escape(title)}</h2>\n<img alt="{html.escape(title)}" src="{source}">')
+    return parts
 
 
-def _html_table(headings: Sequence[str], rows: Rows) -> str:
-    head = "".join(f"<th>{html.escape(text)}</th>" for text in headings)
-    body = "\n".join("<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+def _sections(*contents: TextTable) -> list[str]:
+    parts = []
+    for content in contents:
+        if content.rows:
+            parts.append(f"<h2>{html.escape(content.title)}</h2>")
+            parts += [_paragraph(content.reading)] if content.reading else []
+            parts.append(_html_table(content))
+    return parts
+
+
+def _folded(title: str, sentences: Iterable[str], contents: Sequence[TextTable]) -> list[str]:
+    parts = [f"<h2>{html.escape(title)}</h2>", *map(_paragraph, sentences), "<details><summary>Show</summary>"]
+    for content in contents:
+        parts += [f"<h3>{html.escape(content.title)}</h3>"] if len(contents) > 1 else []
+        parts.append(_html_table(content))
+    return [*parts, "</details>"]
+
+
+def _html_table(content: TextTable) -> str:
+    grouped = any(not cells[0] for cells in content.rows)
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        found = []
+        for index, text in enumerate(cells):
+            classes = [*(["left"] if index < content.left else []), *(["wrap"] if tag == "th" else [])]
+            style = f' class="{" ".join(classes)}"' if classes else ""
+            found.append(f"<{tag}{style}>{html.escape(text)}</{tag}>")
+        style = ' class="group"' if grouped and cells[0] else ""
+        return f"<tr{style}>{''.join(found)}</tr>"
+
+    body = "\n".join(row(cells, "td") for cells in content.rows)
+    head = row(content.headings, "th")
+    return f'<div class="wide"><table><thead>{head}</thead>\n<tbody>\n{body}\n</tbody></table></div>'
 
 
 def _paragraph(text: str, style: str = "") -> str:
     return f'<p class="{style}">{html.escape(text)}</p>' if style else f"<p>{html.escape(text)}</p>"
-
-
-def _seeds(comparison: Comparison) -> str:
-    return f"{'seeds' if len(comparison.seeds) > 1 else 'seed'} {', '.join(map(str, comparison.seeds))}"

@@ -35,6 +35,8 @@ COMPARED_MEASURES: Mapping[str, str] = {
     "over_refusal": OTHER_MEASURES["over_refusal"],
     "capability": OTHER_MEASURES["capability"],
 }
+COMPARED_ATTACKS = tuple(measure for measure in COMPARED_MEASURES if measure.endswith(".success"))
+COMPARED_OTHERS = tuple(measure for measure in COMPARED_MEASURES if measure not in COMPARED_ATTACKS)
 SINGLE_METHODS = ("query_mask", "head", "safekey", "prefix", "rto", "derta")
 
 T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
@@ -78,6 +80,32 @@ class Difference:
         return f"{self.mean:+.2f} [{self.mean - self.half_width:+.2f}, {self.mean + self.half_width:+.2f}]"
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The combination ``all`` beside the best single method, by one measure of an attack family.
+
+    Attributes:
+        title: of the measure.
+        best: the single method with the best mean.
+        all_mean: mean of ``all`` over the seeds that it shares with every single method.
+        best_mean: that of the best single method.
+        difference: ``all`` less the best, paired over those seeds.
+        is_worse: whether the difference is on the wrong side of 0 by more than its standard error; None for one seed.
+    """
+
+    title: str
+    best: str
+    all_mean: float
+    best_mean: float
+    difference: Difference
+    is_worse: bool | None
+
+    @property
+    def text(self) -> str:
+        """The verdict in words."""
+        return {None: "one seed: open", True: "worse", False: "not worse"}[self.is_worse]
+
+
 def measures(record: Record, base: Record | None = None) -> dict[str, float]:
     """Return all numbers of a record by name, e.g. ``unseen_wrappers.success``; those that do not exist are left out.
 
@@ -109,6 +137,8 @@ class Comparison:
         present = {variant for _, variant in self.records}
         self.variants = [v.name for v in TABLE + ABLATIONS if v.name in present]
         self.variants += sorted(present - set(self.variants))
+        self.main = [v.name for v in TABLE if v.name in present] or self.variants
+        self.ablations = self._ablations()
         self._values = {
             key: measures(record, self.records.get((key[0], "base"))) for key, record in self.records.items()
         }
@@ -139,12 +169,64 @@ class Comparison:
         first, second = self.by_seed(variant, measure), self.by_seed(other, measure)
         return paired_difference([first[seed] - second[seed] for seed in first if seed in second])
 
+    def verdicts(self) -> list[Verdict]:
+        """Compare ``all`` with the best single method of each attack family; empty where one of them is absent."""
+        singles = [name for name in SINGLE_METHODS if name in self.variants]
+        if "all" not in self.variants or not singles:
+            return []
+        found = [self._verdict(singles, f"{attack}.success", title, -1.0) for attack, title in ATTACKS.items()]
+        found.append(self._verdict(singles, "late_reveal.refused", COMPARED_MEASURES["late_reveal.refused"], 1.0))
+        return [verdict for verdict in found if verdict is not None]
+
+    def _verdict(self, singles: Sequence[str], measure: str, title: str, good: float) -> Verdict | None:
+        """Compare by one measure, of which more is better where ``good`` is 1, less where it is −1."""
+        values = {name: self.by_seed(name, measure) for name in ("all", *singles)}
+        shared = sorted(set.intersection(*(set(of) for of in values.values())))
+        if not shared:
+            return None
+        means = {name: fmean(of[seed] for seed in shared) for name, of in values.items()}
+        best = max(singles, key=lambda name: good * means[name])
+        difference = paired_difference([values["all"][seed] - values[best][seed] for seed in shared])
+        assert difference is not None
+        # Sums of equal numbers in another order may differ in their last bit.
+        is_worse = None if len(shared) == 1 else -good * difference.mean > difference.error + 1e-12
+        return Verdict(title, best, means["all"], means[best], difference, is_worse)
+
+    def _ablations(self) -> dict[str, list[str]]:
+        """Return the ablations that are there, by the variant that they change; ``""`` where that is unknown."""
+        groups: dict[str, list[str]] = {}
+        for name in self.variants:
+            if name not in self.main:
+                groups.setdefault(parent_of(name) or "", []).append(name)
+        order = [*self.main, ""]
+        rest = [parent for parent in groups if parent not in order]
+        return {parent: groups[parent] for parent in [*order, *rest] if parent in groups}
+
     def pairs(self) -> list[tuple[str, str]]:
-        """Return what is compared: every variant with SFT, and ``all`` with each single method."""
-        pairs = [(name, "sft") for name in self.variants if name not in ("sft", "base") and "sft" in self.variants]
+        """Return what is compared: every variant of the table with SFT, and ``all`` with each single method."""
+        pairs = [(name, "sft") for name in self.main if name not in ("sft", "base") and "sft" in self.variants]
         if "all" in self.variants:
             pairs += [("all", name) for name in SINGLE_METHODS if name in self.variants]
         return pairs
+
+    def ablation_pairs(self) -> list[tuple[str, str]]:
+        """Return each ablation with the variant that it changes, where both are there."""
+        groups = self.ablations.items()
+        return [(name, parent) for parent, names in groups if parent in self.variants for name in names]
+
+
+def parent_of(name: str) -> str | None:
+    """Return the variant of the table that an ablation changes; None if unknown.
+
+    It is the one that the ablation is named after (``all-no-head``), else the one with the same losses (``dpo``).
+    """
+    if name not in VARIANTS:
+        return None
+    trained = [variant for variant in TABLE if variant.trained]
+    named = [variant.name for variant in trained if name.startswith(f"{variant.name}-")]
+    active = VARIANTS[name].config().active
+    same = [variant.name for variant in trained if variant.config().active == active]
+    return next(iter([*named, *same]), None)
 
 
 def paired_difference(differences: Sequence[float]) -> Difference | None:

@@ -11,15 +11,14 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from safekey_peft.errors import SafeKeyError
-from safekey_peft.lab.axolotl_run import CHILD_ENVIRONMENT, tail
+from safekey_peft.lab.children import child_environment, tail
 from safekey_peft.lab.experiment import Cell
 from safekey_peft.lab.results import Record
 
@@ -92,7 +91,7 @@ def run_tasks(
     """
     waiting = list(tasks)
     running: dict[Connection, _Running] = {}
-    with _environment():
+    with child_environment():
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         try:
@@ -151,21 +150,6 @@ def log_path(workdir: Path, task: Task) -> Path:
     """Return where a worker's output goes."""
     name = "base" if task.kind == "base" else task.cell.variant.name
     return workdir / "logs" / f"seed-{task.cell.seed}-{name}.log"
-
-
-@contextmanager
-def _environment() -> Iterator[None]:
-    """Set what the fork server hands down to the workers; libraries read most of it when they are imported."""
-    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in CHILD_ENVIRONMENT}
-    os.environ.update(CHILD_ENVIRONMENT)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _work(task: Task, workdir: Path, connection: Connection) -> None:

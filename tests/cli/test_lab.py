@@ -14,7 +14,7 @@ from safekey_peft.errors import ConfigError
 from safekey_peft.lab.experiment import Cell
 from safekey_peft.lab.laboratory import RESULTS_FILE
 from safekey_peft.lab.variants import VARIANTS
-from tests.lab.test_report import canned
+from tests.lab.canned import canned
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,18 @@ def test_no_run_reports_what_is_there(tmp_path: Path) -> None:
     code, output = run("--no-run", "--seeds", "1", "--workdir", str(tmp_path), "--report")
     assert code == 0 and "8 of 9 cells have no result yet" in output and "no evidence about large models" in output
     assert (tmp_path / "report.html").exists() and "RTO" not in output
+
+
+def test_markdown_has_the_command_that_gives_it_again(tmp_path: Path) -> None:
+    record = {**canned(0, "sft", 0.5), "digest": Cell(0, VARIANTS["sft"]).digest()}
+    (tmp_path / RESULTS_FILE).write_text(f"{json.dumps(record)}\n")
+    file = tmp_path / "benchmarks" / "lab.md"
+    options = ["--seeds", "0-1", "--variants", "sft,derta", "--workdir", str(tmp_path)]
+    code, output = run("--no-run", *options, "--markdown", str(file))
+    assert code == 0 and f"Markdown: {file}" in output and not (tmp_path / "report.html").exists()
+    text = file.read_text()
+    assert "`safekey lab --seeds 0-1 --variants sft,derta`" in text and str(tmp_path) not in text
+    assert "| unseen wrappers | success | 0.50 |" in text
 
 
 def test_help_loads_no_torch() -> None:

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from safekey_peft.errors import SafeKeyError
 from safekey_peft.lab.experiment import Cell
-from safekey_peft.lab.laboratory import RESULTS_FILE, RemainingTime, cells_of, run_lab
+from safekey_peft.lab.laboratory import RESULTS_FILE, cells_of, run_lab
+from safekey_peft.lab.remaining_time import RemainingTime
 from safekey_peft.lab.results import read_records
 from safekey_peft.lab.variants import choose_variants
 from safekey_peft.lab.workers import tasks_of
@@ -58,6 +59,8 @@ def test_each_cell_writes_one_line_with_everything(finished: tuple[Path, list[di
     assert dpo["training"]["preference_losses"][0]["loss_dpo"] == pytest.approx(math.log(2), abs=1e-4)
     for record in records:
         assert {"seed", "digest", "code", "configuration", "versions", "caution", "seconds"} <= record.keys()
+        assert record["machine"]["cores"] >= 1 and record["machine"]["cpu"]
+        assert record["seconds"]["run"] >= record["seconds"]["train"] and record["seconds"]["jobs"] == 1
         assert {"unmasked", "masked"} <= record["key_sentence"].keys()
         assert record["refusal_positions"].keys() == record["columns"].keys()
 
@@ -139,4 +142,6 @@ def test_remaining_time_follows_what_tasks_take(tmp_path: Path) -> None:
     estimate.done = set(tasks[:2])
     assert estimate.remaining(0.0) == 15.0  # two cells of 15 s on two cores
     estimate.began[tasks[2]] = 0.0
-    assert estimate.remaining(5.0) == 15.0 and RemainingTime([], 2).remaining(0.0) == 0.0
+    assert estimate.remaining(5.0) == 15.0
+    estimate.left[tasks[2]] = 40.0  # its steps know better
+    assert estimate.remaining(5.0) == 40.0 and RemainingTime([], 2).remaining(0.0) == 0.0
