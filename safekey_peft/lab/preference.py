@@ -19,7 +19,7 @@ class PreferenceSizes:
 
     epochs: int = 8
     batch: int = 16
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-4
     beta: float = 0.1
 
 
