@@ -28,13 +28,13 @@ from safekey_peft.data.layout import (
 from safekey_peft.data.prefixes import draw_prefix, shared_opening
 from safekey_peft.data.rendering import ConversationRenderer, TemplateError
 from safekey_peft.data.rows import RowError, SafetyRow
-from safekey_peft.data.rto_positions import rto_positions, shared_end
+from safekey_peft.data.rto_positions import divergence, rto_positions
 from safekey_peft.data.tags import IGNORED_LABEL
 from safekey_peft.data.tekken import with_offsets
 from safekey_peft.data.thoughts.format import THOUGHT_FIELDS, has_thought
 from safekey_peft.errors import ConfigError, DataError
 
-ENCODER_VERSION = 4
+ENCODER_VERSION = 5
 """Part of the cache key of prepared data: raise it when the same row encodes differently."""
 
 Excess = Literal["drop", "truncate", "raise"]
@@ -65,10 +65,10 @@ class EncodedExample:
 
 @dataclass(frozen=True, slots=True)
 class _Rto:
-    """What an RTO example depends on beside its layout: the key of its draws, and where H leaves R."""
+    """What an RTO example depends on beside its layout: the key of its draws, and R where H is compared with it."""
 
     key: str
-    shared_end: int | None
+    safe: TextLayout | None
 
 
 class SafeKeyExampleEncoder:
@@ -150,7 +150,7 @@ class SafeKeyExampleEncoder:
                 self._append(examples, faults, layout, row, where, marks_used=_marks_used(examples))
         if self.config.rto and row.harmful_response is not None:
             layout = self._harmful_layout(row, row.harmful_response, prompt, where)
-            rto = _Rto(key, self._shared_end(layout, row.trained_response, prompt))
+            rto = _Rto(key, self._compared(row.trained_response, prompt))
             self._append(examples, faults, layout, row, where, rto=rto)
         if not examples:
             if faults:
@@ -298,32 +298,37 @@ class SafeKeyExampleEncoder:
             draft.untouchable = int(np.flatnonzero(key_sentence)[-1]) + 1
         return draft
 
-    def _shared_end(self, layout: TextLayout, safe_response: str | None, prompt: str) -> int | None:
-        """Return where H leaves R, or None if nobody asks or there is no R."""
+    def _compared(self, safe_response: str | None, prompt: str) -> TextLayout | None:
+        """Return the layout of [X ; R] with which H is compared, or None if nobody asks or there is no R."""
         if self.config.rto_from == "response" or safe_response is None:
             return None
         turn, thought = self.renderer.turn, self.renderer.thought
-        safe = safe_response_layout(prompt, safe_response, turn.end, None, thought=thought).with_lead(turn.lead)
-        return shared_end(layout, safe, thought)
+        return safe_response_layout(prompt, safe_response, turn.end, None, thought=thought).with_lead(turn.lead)
 
     def _encode_rto(self, layout: TextLayout, rto: _Rto) -> Draft:
         draft = self._tokenise(layout)
-        target = rto_positions(draft, layout, self.config.rto_from, rto.shared_end)
+        diverged = 0
+        if rto.safe is not None:
+            diverged = divergence(draft, layout, self._tokenise(rto.safe), rto.safe, self.renderer.thought)
+        target = rto_positions(draft, layout, self.config.rto_from, diverged)
+        positions = int(target.sum())
         if self.config.rto_keep < 1.0:
             rng = np.random.default_rng(list(f"{self.seed}:{rto.key}:rto".encode()))
             target &= rng.random(len(target)) < self.config.rto_keep
         if not target.any():
-            raise Unfit("no_rto_position", self._why_no_position(layout))
+            raise Unfit("no_rto_position", self._why_no_position(layout, positions))
         assert self.refusal_token_id is not None
         draft.set_targets(target, np.full_like(draft.input_ids, self.refusal_token_id), LossRole.RTO)
         draft.kind, draft.feeds = "rto", FEED_BITS["rto"]
         return draft
 
-    def _why_no_position(self, layout: TextLayout) -> str:
+    def _why_no_position(self, layout: TextLayout, positions: int) -> str:
         message = "no position of the harmful response is an RTO target"
+        if positions:
+            return f"{message}: safekey_rto_keep {self.config.rto_keep:g} keeps none of its {positions}. Raise it"
         if self.config.rto_from == "answer" and layout.answer == len(layout.text):
             return f"{message}: its thought never ends. Finish it, or set safekey_rto_from: divergence"
-        return message
+        return f"{message}: it never leaves the safe response. Mend it, or set safekey_rto_from: response"
 
     def _tokenise(self, layout: TextLayout) -> Draft:
         encoded = self.tokenizer(layout.text, add_special_tokens=False, return_offsets_mapping=True)

@@ -11,7 +11,7 @@ import random
 import re
 from os.path import commonprefix
 
-from safekey_peft.data.thoughts.format import strip_open_tag
+from safekey_peft.data.thoughts.format import has_thought, strip_open_tag
 
 # Tags are structure, not words: a cut never falls inside one, and a tag does not count towards k.
 _TAG = re.compile(r"</?think>")
@@ -30,8 +30,11 @@ def word_ends(harmful_response: str) -> list[int]:
 def shared_opening(harmful_response: str, safe_response: str) -> int:
     """Return the characters of H before it leaves R; opening tags and the white space around them are not compared.
 
-    Up to there a context of H is one of R too, and whatever follows is trained by R.
+    Up to there a context of H is one of R too, and whatever follows is trained by R. A thought shares nothing with an
+    answer; an H without a thought stands where R's thought would.
     """
+    if has_thought(harmful_response) and not has_thought(safe_response):
+        return 0
     harmful, safe = (text[strip_open_tag(text) :].lstrip() for text in (harmful_response, safe_response))
     return len(harmful_response) - len(harmful) + len(commonprefix([harmful, safe]))
 

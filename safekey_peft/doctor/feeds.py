@@ -11,6 +11,7 @@ from safekey_peft.data.key_sentence.rule import judge_row
 from safekey_peft.data.readers import SourceRow
 from safekey_peft.data.report import DataReport
 from safekey_peft.data.rows import RowError, SafetyRow, parse_row
+from safekey_peft.data.thoughts.format import ends_in_thought
 from safekey_peft.doctor.findings import Findings
 from safekey_peft.doctor.rows import one_per_reason, reasons_of
 from safekey_peft.errors import SafeKeyError
@@ -40,7 +41,7 @@ def parse_only(
                 report.add_dropped(error.reason, str(error))
                 continue
             report.add_used([])
-            could.update(possible_losses(row, by_rule=config.annotation == "rule"))
+            could.update(possible_losses(row, by_rule=config.annotation == "rule", rto_from=config.rto_from))
     except SafeKeyError as error:
         findings.fault("rows", str(error), key=key)
         return
@@ -67,12 +68,13 @@ def rule_marks(row: SafetyRow) -> bool:
     return judgement is not None and judgement.marks is not None
 
 
-def possible_losses(row: SafetyRow, *, by_rule: bool = False) -> list[str]:
+def possible_losses(row: SafetyRow, *, by_rule: bool = False, rto_from: str = "response") -> list[str]:
     """Return the losses that a row could feed, before any tokenizer has seen it.
 
     Args:
         row: the row.
         by_rule: whether the rule's marks count as its own.
+        rto_from: ``answer`` takes nothing of a harmful response whose thought never ends.
     """
     marked = row.understanding_end is not None or (by_rule and rule_marks(row))
     harm = row.harmful_response is not None
@@ -82,7 +84,7 @@ def possible_losses(row: SafetyRow, *, by_rule: bool = False) -> list[str]:
             ("dual_path", marked and row.is_harmful is not None),
             ("query_mask", marked),
             ("harmful_prefix", row.trained_response is not None and (harm or bool(row.harmful_prefix))),
-            ("rto", harm),
+            ("rto", harm and not (rto_from == "answer" and ends_in_thought(row.harmful_response or ""))),
         )
         if feeds
     ]

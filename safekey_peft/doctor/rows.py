@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from safekey_peft.config import SafeKeyConfig
+from safekey_peft.config import FLAG_PREFIX, SafeKeyConfig
 from safekey_peft.data.encoder import FEED_BITS, SafeKeyExampleEncoder
 from safekey_peft.data.preparation import example_record, unique_ids
 from safekey_peft.data.readers import SourceRow
 from safekey_peft.data.report import DataReport
 from safekey_peft.data.rows import RowError, parse_row
 from safekey_peft.data.tags import LABEL_MASK, LABEL_SHIFT
+from safekey_peft.data.thoughts.format import ends_in_thought
 from safekey_peft.doctor.findings import Findings
 from safekey_peft.doctor.texts import KeptRow
 from safekey_peft.errors import DataError
@@ -43,6 +44,8 @@ class ExaminedDataset:
         labels: head labels, harmful or not, of the examples that have one.
         marked: rows with marks, given or by the rule.
         markable: rows with a response.
+        harmful: rows with a harmful response.
+        endless: of these, the ones without an RTO example because the thought never ends.
         duplicate_ids: ids that stand more than once.
         kept: the first encoded rows, for a closer look.
         sampled: whether only the first rows were read.
@@ -57,6 +60,8 @@ class ExaminedDataset:
     labels: Counter[bool] = field(default_factory=Counter)
     marked: int = 0
     markable: int = 0
+    harmful: int = 0
+    endless: int = 0
     duplicate_ids: int = 0
     kept: list[KeptRow] = field(default_factory=list)
     sampled: bool = False
@@ -111,11 +116,20 @@ def _encode(
         if source.error is not None:
             raise source.error
         row = parse_row(source.value, source.where)
-        draw_key = row.id if row.id is not None and unique(row.id) else row.key()
-        examples, faults = encoder.encode_counted(row, source.where, draw_key)
     except RowError as error:
         found.report.add_dropped(error.reason, str(error))
         return
+    draw_key = row.id if row.id is not None and unique(row.id) else row.key()
+    harm = row.harmful_response
+    found.harmful += harm is not None
+    endless = encoder.config.rto_from == "answer" and harm is not None and ends_in_thought(harm)
+    try:
+        examples, faults = encoder.encode_counted(row, source.where, draw_key)
+    except RowError as error:
+        found.endless += endless and _lacks_position([error])
+        found.report.add_dropped(error.reason, str(error))
+        return
+    found.endless += endless and _lacks_position(faults)
     found.report.add_used(examples, faults)
     found.markable += row.trained_response is not None
     found.marked += row.understanding_end is not None
@@ -128,6 +142,10 @@ def _encode(
             found.labels[(example.tags[0] & LABEL_MASK) >> LABEL_SHIFT == 2] += 1
     if len(found.kept) < KEPT_ROWS:
         found.kept.append(KeptRow(row, source.where, examples))
+
+
+def _lacks_position(faults: Iterable[RowError]) -> bool:
+    return any(fault.reason == "no_rto_position" for fault in faults)
 
 
 def check_rows(examined: ExaminedDataset, config: SafeKeyConfig, findings: Findings, key: str) -> None:
@@ -173,6 +191,7 @@ def check_rows(examined: ExaminedDataset, config: SafeKeyConfig, findings: Findi
         )
     if not examined.is_test:
         _check_marks(examined, config, findings, key)
+        _check_endless_thoughts(examined, findings)
 
 
 def _check_marks(examined: ExaminedDataset, config: SafeKeyConfig, findings: Findings, key: str) -> None:
@@ -192,6 +211,19 @@ def _check_marks(examined: ExaminedDataset, config: SafeKeyConfig, findings: Fin
             key=key,
             remedy="Run safekey annotate, or set safekey_annotation: rule",
         )
+
+
+def _check_endless_thoughts(examined: ExaminedDataset, findings: Findings) -> None:
+    if not examined.endless:
+        return
+    findings.add(
+        "info" if examined.endless <= LOST_SHARE * examined.harmful else "warning",
+        "rto_positions",
+        f"{examined.name}: {examined.endless} of {examined.harmful} harmful responses are no RTO example: their "
+        f"thought never ends, and {FLAG_PREFIX}rto_from: answer trains none of it",
+        key=f"{FLAG_PREFIX}rto_from",
+        remedy=f"Finish them, or set {FLAG_PREFIX}rto_from: divergence",
+    )
 
 
 def check_losses(examined: list[ExaminedDataset], config: SafeKeyConfig, findings: Findings) -> None:

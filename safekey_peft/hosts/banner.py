@@ -25,8 +25,8 @@ def banner(
     weights = {
         "dual_path": f"weight {config.dual_path_weight:g}, θ {config.dual_path_theta:g}",
         "query_mask": f"weight {config.query_mask_weight:g}",
-        "harmful_prefix": f"empty share {config.harmful_prefix_empty:g}",
-        "rto": f"weight {config.rto_weight:g}, keep {config.rto_keep:g}",
+        "harmful_prefix": f"empty share {config.harmful_prefix_empty:g}, from {config.harmful_prefix_from}",
+        "rto": f"weight {config.rto_weight:g}, keep {config.rto_keep:g}, from {config.rto_from}",
     }
     lines = ["safekey: training with " + ", ".join(config.active) + config.preset_note]
     for loss in config.active:

@@ -13,7 +13,8 @@ from safekey_peft.data.encoder import EncodedExample
 from safekey_peft.data.prefixes import draw_prefix, shared_opening, word_ends
 from safekey_peft.data.rows import RowError, parse_row
 from safekey_peft.data.tags import IGNORED_LABEL
-from tests.chat_templates import REASONING_TEMPLATES
+from tests.chat_templates import REASONING_TEMPLATES, TEMPLATES
+from tests.real_tokenizers import real_tokenizer
 from tests.tokenizers import KINDS, tokenizer_with_template
 
 SAFE = "<think>\nOkay, the user asks how to brew a violet elixir. No, not allowed.\n</think>\n\nSorry, I can't help."
@@ -28,7 +29,8 @@ HARMFUL = {
 
 def encoder(rto_from: str, kind: str = "byte_bpe", template: str = "r1_distill", **options: Any) -> Any:
     config = SafeKeyConfig(rto=True, rto_from=rto_from, **options)
-    return SafeKeyExampleEncoder(tokenizer_with_template(kind, template), config)
+    make = tokenizer_with_template if kind in KINDS else real_tokenizer
+    return SafeKeyExampleEncoder(make(kind, template), config)
 
 
 def row(harmful: str, safe: str | None = SAFE, **changes: Any) -> Any:
@@ -57,6 +59,32 @@ def test_no_rto_target_has_a_context_that_sft_trains_too(kind: str, template: st
     assert set(targets(rto)) <= set(free)
     assert len(free) - len(targets(rto)) <= 1
     assert targets(rto) == everywhere[-len(targets(rto)) :]
+
+
+PLAIN_SAFE = "Okay, no. I can't help."
+PAIRS = {
+    "both_without_a_thought": (PLAIN_SAFE, "Okay, sure. First stir it."),
+    "only_the_harmful_one_thinks": (PLAIN_SAFE, "<think>\nOkay, sure.\n</think>\n\nFirst stir it."),
+    "only_the_safe_one_thinks": (SAFE, "Okay, the users stir."),
+    "continued": (PLAIN_SAFE, f"{PLAIN_SAFE} But first stir it."),
+    "other_emoji": ("Okay 🧪🧪 no.", "Okay 🧫🧪 sure."),
+    "respelt": ("Oka\u0301y, no.", "Ok\u00e1y, sure."),
+    "without_white_space": ("我不能帮你做毒药。", "我不会说谎，先搅拌。"),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
+@pytest.mark.parametrize("template", [*TEMPLATES, *REASONING_TEMPLATES])
+@pytest.mark.parametrize("kind", ["byte_bpe", "word_level", "byte_nfc"])
+def test_rto_trains_every_context_but_those_of_sft(kind: str, template: str, pair: tuple[str, str]) -> None:
+    safe, harmful = pair
+    everywhere = rto_example(encoder("response", kind, template), harmful, safe)
+    examples, _ = encoder("divergence", kind, template).encode_counted(row(harmful, safe))
+    contexts = {tuple(examples[0].input_ids[:index]) for index in targets(examples[0])}
+    free = [index for index in targets(everywhere) if tuple(everywhere.input_ids[:index]) not in contexts]
+    chosen = targets(examples[1]) if len(examples) > 1 else []
+    assert set(chosen) <= set(free)
+    assert len(free) - len(chosen) <= 1
 
 
 @pytest.mark.parametrize("name", ["shared_thought_opening", "nothing_shared"])
@@ -109,6 +137,18 @@ def test_a_harmful_thought_that_never_ends_is_dropped_by_name() -> None:
     assert targets(rto_example(encoder("divergence"), endless))
 
 
+def test_a_harmful_response_that_never_leaves_the_safe_one_is_dropped_by_name() -> None:
+    examples, faults = encoder("divergence").encode_counted(row("Okay, no.", "Okay, no. I can't help."))
+    assert [example.kind for example in examples] == ["sft"]
+    assert [fault.reason for fault in faults] == ["no_rto_position"]
+    assert "it never leaves the safe response. Mend it, or set safekey_rto_from: response" in str(faults[0])
+
+
+def test_positions_that_none_are_kept_of_are_named() -> None:
+    _, faults = encoder("divergence", rto_keep=1e-9).encode_counted(row(HARMFUL["no_thought"]))
+    assert "safekey_rto_keep 1e-09 keeps none of its" in str(faults[0]) and faults[0].reason == "no_rto_position"
+
+
 def test_the_papers_positions_are_the_default() -> None:
     config = SafeKeyConfig(rto=True, harmful_prefix=True)
     assert (config.rto_from, config.harmful_prefix_from) == ("response", "response")
@@ -128,6 +168,7 @@ def test_the_papers_positions_are_the_default() -> None:
         ("Sure", "Sorry", "S"),
         ("Sure", "", ""),
         ("Same words", "Same words", "Same words"),
+        ("<think>\nOkay, so", "Okay, so", ""),
     ],
 )
 def test_shared_opening_ignores_tags_and_the_space_around_them(harmful: str, safe: str, shared: str) -> None:

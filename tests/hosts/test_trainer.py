@@ -245,7 +245,7 @@ def test_banner_names_losses_weights_and_rows(capsys: pytest.CaptureFixture[str]
     train({**ALL, "last_epochs": 1}, num_train_epochs=3)
     banner = capsys.readouterr().err
     assert "dual_path       weight 0.2, θ 0.5, fed by 3 rows, on from step 2 of 3" in banner
-    assert "rto             weight 1, keep 1, fed by 2 rows" in banner
+    assert "rto             weight 1, keep 1, from response, fed by 2 rows" in banner
     assert banner.count("safekey: training with") == 1
 
 

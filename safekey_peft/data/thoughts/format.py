@@ -160,6 +160,11 @@ def has_thought(text: str) -> bool:
     return strip_open_tag(text) > 0 or CLOSE_TAG in text
 
 
+def ends_in_thought(text: str) -> bool:
+    """Whether a row's text opens a thought that never ends."""
+    return has_thought(text) and CLOSE_TAG not in text
+
+
 def split_thought(text: str) -> tuple[str, str]:
     """Split a row's text into thought and answer, without the marks; without a closing tag it is all thought."""
     start = strip_open_tag(text)
