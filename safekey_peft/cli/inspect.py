@@ -198,6 +198,8 @@ def _options(
             ("sequence_len", str(encoder.sequence_len or "no limit")),
             ("seed", str(encoder.seed)),
         ]
+        places = {"harmful_prefix": "harmful_prefix_from", "rto": "rto_from"}
+        options += [(name, str(getattr(config, name))) for loss, name in places.items() if loss in config.active]
     options.append(("annotation", config.annotation))
     if sample is not None:
         options.append(("sample", f"{sample:,} rows at random, seed {seed}"))

@@ -54,6 +54,8 @@ def test_run_with_a_preset_shows_the_losses_that_it_leaves_on(run: Path, tmp_pat
     assert "⟦RTO:" in done.stdout and "⟦KEY:" not in done.stdout
     meta = Parts((tmp_path / "page.html").read_text(encoding="utf-8")).block("meta")
     assert ["losses", "dual_path, harmful_prefix, rto (preset all but for query_mask)"] in meta["options"]  # type: ignore[index]
+    assert ["harmful_prefix_from", "divergence"] in meta["options"]  # type: ignore[index]
+    assert ["rto_from", "answer"] in meta["options"]  # type: ignore[index]
 
 
 def test_shown_tokens_are_those_that_are_prepared_for_training(run: Path) -> None:
