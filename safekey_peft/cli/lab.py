@@ -89,10 +89,10 @@ def main(
     print_report(records, console)
     if report:
         path = write_report(records, workdir / "report.html")
-        console.print(f"Report: {path}", soft_wrap=True, highlight=False)
+        console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
     if markdown is not None:
         path = write_markdown(records, markdown, f"safekey lab --seeds {seeds} --variants {variants}")
-        console.print(f"Markdown: {path}", soft_wrap=True, highlight=False)
+        console.print(f"Markdown: {path}", soft_wrap=True, highlight=False, markup=False)
 
 
 def parse_seeds(text: str) -> list[int]:

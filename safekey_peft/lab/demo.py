@@ -25,7 +25,7 @@ from safekey_peft.lab.caution import CAUTION, shortcut_sentence
 from safekey_peft.lab.children import Child, child_environment, run_children
 from safekey_peft.lab.console import DemoProgress, Stage, demo_progress, one_quiet_thread
 from safekey_peft.lab.remaining_time import RemainingTime
-from safekey_peft.lab.report import write_report
+from safekey_peft.lab.report import NO_PLOTS, write_report
 from safekey_peft.lab.statistics import Comparison
 from safekey_peft.lab.tables import OUTCOME_READING, other_table, outcome_table
 from safekey_peft.lab.tokenizer import build_tokenizer
@@ -125,6 +125,7 @@ def clear(workdir: Path) -> None:
     """
     names = [f"{name}{suffix}" for name in TUNED for suffix in ("", "-prepared", ".yaml", ".log")]
     found = [path for name in (*names, RESULTS_FILE, REPORT_FILE) if (path := workdir / name).exists()]
+    found += workdir.glob(f"{Path(REPORT_FILE).stem}-*.png")
     if found and not (workdir / ROWS_FILE).is_file():
         raise ConfigError(
             f"{workdir}: expected a new folder, or one that a demo has written, found {found[0].name!r} but no "
@@ -274,6 +275,7 @@ def _print_summary(results: Mapping[str, Any], base: BaseModel, report: Path, co
     console.print(f"{OUTCOME_READING} {KEY_READING}", highlight=False)
     console.print(shortcut_sentence(results["harmless_wrapped_rows"]))
     console.print(f"[bold]{CAUTION}[/bold]")
-    console.print(f"Took {results['seconds']} s. The page with plots:", highlight=False)
-    console.print(str(report), soft_wrap=True, highlight=False)
-    console.print("Beside it: results.json, rows, configurations, logs, adapters.")
+    console.print(f"Took {results['seconds']} s. The page, and beside it rows, configurations, logs, adapters:")
+    console.print(str(report), soft_wrap=True, highlight=False, markup=False)
+    if importlib.util.find_spec("matplotlib") is None:
+        console.print(NO_PLOTS, highlight=False, markup=False)

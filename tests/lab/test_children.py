@@ -16,7 +16,7 @@ from safekey_peft.errors import SafeKeyError
 from safekey_peft.lab.children import CHILD_ENVIRONMENT, Child, child_environment, run_children, tail
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 120
 
 
 class Notes:

@@ -67,13 +67,14 @@ def test_results_of_an_earlier_demo_are_removed_and_the_base_stays(tmp_path: Pat
     (tmp_path / "base-abc").mkdir()
     (tmp_path / "all").mkdir()
     (tmp_path / "all" / "adapter_model.safetensors").touch()
-    for name in ("tuning.jsonl", "results.json", "report.html", "sft.yaml", "sft.log"):
+    for name in ("tuning.jsonl", "results.json", "report.html", "report-losses.png", "sft.yaml", "sft.log"):
         (tmp_path / name).touch()
     clear(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base-abc", "tuning.jsonl"]
 
 
-def test_a_folder_that_is_no_demos_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_demos_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "_write_rows", lambda *_: pytest.fail("went on"))
     (tmp_path / "all").mkdir()
     (tmp_path / "all" / "mine").touch()
     with pytest.raises(ConfigError, match="expected a new folder, .* found 'all' but no tuning.jsonl"):
@@ -135,11 +136,11 @@ def test_interrupted_demo_says_what_is_kept(tmp_path: Path) -> None:
         # A shell starts commands in the background with the signal ignored, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (tmp_path / "pid").exists() and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     child.send_signal(signal.SIGINT)
-    _, errors = child.communicate(timeout=60)
+    _, errors = child.communicate(timeout=300)
     assert child.returncode == 1 and "Stopped. A finished base is kept" in errors and "Traceback" not in errors
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
