@@ -87,6 +87,18 @@ def test_rto_trains_every_context_but_those_of_sft(kind: str, template: str, pai
     assert len(free) - len(chosen) <= 1
 
 
+@pytest.mark.parametrize("opening", ["", "<think>\n"])
+@pytest.mark.parametrize("template", ["r1_distill", "qwen3", "gpt_oss", "magistral", "mistral"])
+def test_other_white_space_before_the_same_words_is_no_other_context(template: str, opening: str) -> None:
+    safe = f"{opening}Okay, the user asks. No.{opening and '</think>Sorry.'}"
+    harmful = f"{opening}\n Okay, the user asks. Sure."
+    enc = encoder("divergence", template=template)
+    example = rto_example(enc, harmful, safe)
+    first = targets(example)[0]
+    assert "Okay, the user asks. S" in enc.tokenizer.decode(example.input_ids[:first])
+    assert len(targets(example)) == len(example.labels) - first
+
+
 @pytest.mark.parametrize("name", ["shared_thought_opening", "nothing_shared"])
 @pytest.mark.parametrize("template", ["r1_distill", "qwen3", "chatml"])
 def test_rto_in_the_answer_leaves_the_thought_alone(template: str, name: str) -> None:
