@@ -70,6 +70,17 @@ def test_preset_is_the_same_as_its_flags_written_out(name: str) -> None:
     assert by_name.data_fields() == config_from_flags(spelled_out(name)).data_fields()
 
 
+def test_options_that_shape_the_prepared_data_are_all_but_weights_schedule_and_model() -> None:
+    """Prepared data is found again by these; an option that is missing here would train stale rows."""
+    others = {
+        *(field for field in SafeKeyConfig.model_fields if field.endswith("_weight")),
+        *("preset", "dual_path_theta", "dual_path_detach", "last_epochs"),
+        *("head_learning_rate", "cross_entropy", "isolation"),
+    }
+    assert set(SafeKeyConfig().data_fields()) == set(SafeKeyConfig.model_fields) - others
+    assert SafeKeyConfig(rto_from="answer").data_fields() != SafeKeyConfig(rto_from="divergence").data_fields()
+
+
 @every_preset
 def test_preset_depends_on_no_default(name: str) -> None:
     """It names every option of its losses; the head's learning rate is the run's, which no paper's value replaces."""
