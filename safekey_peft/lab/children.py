@@ -115,8 +115,9 @@ def run_children(children: Sequence[Child], jobs: int, watcher: ChildWatcher) ->
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
-                    begun = _Running(waiting.pop(0))
-                    running.append(begun)
+                    with _interruptions_later():
+                        begun = _Running(waiting.pop(0))
+                        running.append(begun)
                     selector.register(begun.output, selectors.EVENT_READ, begun)
                     watcher.started(begun.child.name)
                 for key, _ in selector.select(POLL_SECONDS):
@@ -134,6 +135,16 @@ def run_children(children: Sequence[Child], jobs: int, watcher: ChildWatcher) ->
         finally:
             for one in running:
                 one.stop()
+
+
+@contextlib.contextmanager
+def _interruptions_later() -> Iterator[None]:
+    """Hold back an interruption: between a child's start and its place in the list nobody would end it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _require_success(child: Child, status: int) -> None:
