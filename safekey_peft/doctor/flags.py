@@ -75,7 +75,9 @@ def _check_preset(config: SafeKeyConfig, values: Mapping[str, Any], findings: Fi
     if config.preset is None:
         return
     preset, losses = PRESETS[config.preset], preset_losses(config.preset)
-    filled = [f"{name} {yaml_text(value)}" for name, value in preset.items() if name not in values]
+    # An option of a loss that is off sets nothing.
+    idle = {name for name in preset if loss_of(name) not in (None, *config.active)}
+    filled = [f"{name} {yaml_text(value)}" for name, value in preset.items() if name not in {*values, *idle}]
     own = [
         f"{FLAG_PREFIX}{name}: {yaml_text(getattr(config, name))} (preset: {yaml_text(preset[name])})"
         for name in config.departures

@@ -136,6 +136,8 @@ def test_preset_whose_losses_are_all_switched_off_is_a_warning(others: dict[str,
 def test_values_that_a_preset_fills_are_no_idle_options() -> None:
     findings = checked(safekey_rto=False, safekey_preset="all")
     assert findings.verdict == "ok", findings.items
+    (text,) = flag_texts(findings, "info")
+    assert "rto_from" not in text and "refusal_text" not in text and "harmful_prefix_from divergence" in text
     findings = checked(safekey_rto=False, safekey_preset="all", safekey_rto_keep=0.5)
     assert keys(findings, "warning") == ["safekey_rto_keep"]
 
