@@ -138,8 +138,12 @@ class SafeKeyPlugin(BasePlugin):
         write_manifest(trainer.safekey_manifest(), cfg.output_dir)
 
     def post_train_unload(self, cfg: Any) -> None:
-        """Let go of the trainer."""
-        self._trainer = None
+        """Let go of the trainer; a run of several ranks keeps it until its process ends.
+
+        There the process group is gone by now, and the destructor of the trainer's model was seen to wait for it.
+        """
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            self._trainer = None
 
     def _seed(self, cfg: Any) -> None:
         if self.config.any_active:
